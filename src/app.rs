@@ -1,0 +1,1 @@
+//! How are the rooms built, wired, started and stopped?

@@ -1,0 +1,1 @@
+//! What was said at installation, read once: typed as written, then as meant?

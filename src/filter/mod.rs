@@ -1,0 +1,1 @@
+//! Which policies act on a request and its response, and in which order?

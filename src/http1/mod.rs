@@ -1,0 +1,1 @@
+//! How are HTTP/1 messages read from and written to a connection, on either side?

@@ -1,0 +1,1 @@
+//! How does the process hear signals, become ready, drain and end?

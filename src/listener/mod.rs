@@ -1,0 +1,1 @@
+//! How do bytes get in: sockets, accept, PROXY header, TLS handshake, connection?

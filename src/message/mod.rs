@@ -1,0 +1,11 @@
+//! What is an HTTP message, seen from either side and in any version?
+//!
+//! The decision (normalize, match, filters, pick) sees these types and never bytes; exchanges make them from bytes and back.
+
+pub mod context;
+pub mod fields;
+pub mod head;
+
+pub use context::{RequestContext, TlsInfo};
+pub use fields::{Field, FieldId, Fields, Name};
+pub use head::{RequestHead, ResponseHead, Scheme, Version};

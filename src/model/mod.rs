@@ -1,0 +1,49 @@
+//! What does the user want, as plain data?
+//!
+//! Sources deliver [`Fragment`]s, merging makes one [`Model`] of them, compiling makes the snapshot that serves. Everything
+//! here can be compared, cloned and printed; nothing here knows sockets, time or where it came from beyond its [`Origin`].
+
+pub mod certificate;
+pub mod cluster;
+pub mod listener;
+pub mod origin;
+pub mod policy;
+pub mod route;
+pub mod value;
+
+pub use certificate::{CertificateSpec, ClientAuthSpec, Pem, TlsBinding};
+pub use cluster::{
+    BalancePolicy, ClusterSpec, EndpointSpec, HashKey, HealthCheck, HealthCheckSpec, OutlierSpec, ProxyHeader,
+    UpstreamProtocol, UpstreamTlsSpec,
+};
+pub use listener::{
+    HttpsRedirect, Limits, ListenerProtocol, ListenerSpec, ProxyHeaders, ServerHeader, TimeoutSpec, TlsSpec, TlsVersion,
+};
+pub use origin::{Origin, Position, Problem, Severity};
+pub use policy::{AccessPolicy, Check, FieldCheck, HeaderCheckPolicy, HeaderEdit, PathRewrite, Policy, RewritePolicy};
+pub use route::{
+    Action, Match, PathMatch, RedirectSpec, RespondSpec, RetryOn, RetrySpec, RouteSpec, StringMatch, WeightedCluster,
+};
+pub use value::{FieldName, HostPattern, ValueError, WildcardDepth};
+
+/// The model as one source sees it: file, install configuration, later Kubernetes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fragment {
+    /// Listeners this source asks for (install configuration, later Gateways).
+    pub listeners: Vec<ListenerSpec>,
+    /// Routes, in no particular order: precedence never depends on the order of definition.
+    pub routes: Vec<RouteSpec>,
+    /// Which certificates serve which host names.
+    pub tls: Vec<TlsBinding>,
+    /// Certificates by name, keys redacted in `Debug`.
+    pub certificates: Vec<CertificateSpec>,
+    /// Named upstream services.
+    pub clusters: Vec<ClusterSpec>,
+}
+
+/// The merged wish of all sources, conflicts already resolved; input of the compiler.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Model {
+    /// Everything that was accepted.
+    pub wanted: Fragment,
+}

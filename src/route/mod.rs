@@ -1,0 +1,1 @@
+//! Which route does a request match?

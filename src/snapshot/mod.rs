@@ -1,0 +1,1 @@
+//! What serves: the compiled, validated, immutable model, and how is a new one published?

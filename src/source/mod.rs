@@ -1,0 +1,1 @@
+//! Where do fragments come from, and how do several become one model?

@@ -1,0 +1,1 @@
+//! How does the process tell what it does: logs, access log, metrics?

@@ -1,0 +1,1 @@
+//! Which certificates and rustls configurations serve which names?
