@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Is everything here that the tests need? Installs what is missing as root on Debian; otherwise says which command would, and fails.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH="$PATH:/usr/sbin:/sbin"
+
+oldest=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
+fail() {
+  printf 'prerequisites: %s\n' "$1" >&2
+  exit 1
+}
+
+command -v cargo >/dev/null && command -v rustc >/dev/null ||
+  fail "Rust $oldest or newer is missing; install it: curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
+there=$(rustc --version | sed 's/^rustc \([0-9.]*\).*/\1/')
+[ "$(printf '%s\n%s\n' "$oldest" "$there" | sort -V | head -n 1)" = "$oldest" ] ||
+  fail "Rust $oldest or newer is needed and $there is here; update it: rustup update stable"
+cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 ||
+  fail "rustfmt or clippy is missing; install them: rustup component add rustfmt clippy"
+
+# command, Debian package that has it
+needed='cc gcc
+make make
+curl curl
+openssl openssl
+nginx nginx-light
+nghttp nghttp2-client
+strace strace'
+
+missing=() packages=()
+while read -r tool package; do
+  command -v "$tool" >/dev/null && continue
+  missing+=("$tool")
+  packages+=("$package")
+done <<<"$needed"
+# A compiler without the C library's headers compiles nothing.
+if [ -z "${missing[*]}" ] && ! printf '#include <stdlib.h>\n' | cc -E - >/dev/null 2>&1; then
+  missing+=("C library headers")
+  packages+=(libc6-dev)
+fi
+
+if [ ${#missing[@]} -gt 0 ]; then
+  install="apt-get install -y --no-install-recommends ${packages[*]}"
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "prerequisites: installing ${packages[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    # RUNLEVEL=1 keeps a freshly installed nginx from taking port 80.
+    apt-get update -qq && RUNLEVEL=1 $install -qq || fail "could not install; this command failed: $install"
+  else
+    fail "missing: ${missing[*]}; on Debian this installs them: sudo $install"
+  fi
+fi
+for tool in $(awk '{ print $1 }' <<<"$needed"); do
+  command -v "$tool" >/dev/null || fail "$tool is still missing"
+done
+echo "prerequisites: Rust $there and $(awk '{ printf "%s ", $1 }' <<<"$needed")are here"
