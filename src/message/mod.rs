@@ -5,6 +5,8 @@
 pub mod context;
 pub mod fields;
 pub mod head;
+pub mod hop;
+pub mod normalize;
 
 pub use context::{RequestContext, TlsInfo};
 pub use fields::{Field, FieldId, Fields, Name};

@@ -1,0 +1,131 @@
+//! How do body bytes move from one side to the other, with back-pressure and without a copy of large ones?
+
+use super::conn::Conn;
+use super::read::{BodyError, BodySource};
+use super::write::BodyWriter;
+use crate::message::Fields;
+use std::io;
+use std::task::{Context, Poll, ready};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Which end of a relay failed.
+#[derive(Debug, Error)]
+pub enum RelayError {
+    /// The side that the body comes from.
+    #[error("the sending side failed")]
+    Source(#[source] BodyError),
+    /// The side that the body goes to.
+    #[error("the receiving side failed")]
+    Sink(#[source] io::Error),
+}
+
+/// Moves a body on until its end was written and flushed. What was received is flushed before waiting for more, so that
+/// events of a stream are never held back; nothing is read while the sink cannot take it. `moved` counts body bytes.
+/// `keep` says which trailer fields go on.
+pub fn poll_relay<B, S>(
+    cx: &mut Context<'_>,
+    from: &mut B,
+    to: &mut Conn<S>,
+    moved: &mut u64,
+    keep: fn(&mut Fields),
+) -> Poll<Result<(), RelayError>>
+where
+    B: BodySource,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        match from.poll_data(cx).map_err(RelayError::Source)? {
+            Poll::Ready(Some(n)) => {
+                let data = from.data().get(..n).unwrap_or_default();
+                let took = ready!(to.poll_send(cx, data)).map_err(RelayError::Sink)?;
+                from.consume(took);
+                *moved += took as u64;
+            }
+            Poll::Ready(None) => return poll_end(cx, from, to, keep),
+            Poll::Pending => {
+                let _ = to.poll_flush(cx).map_err(RelayError::Sink)?;
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+fn poll_end<B, S>(
+    cx: &mut Context<'_>,
+    from: &mut B,
+    to: &mut Conn<S>,
+    keep: fn(&mut Fields),
+) -> Poll<Result<(), RelayError>>
+where
+    B: BodySource,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if to.writer == BodyWriter::Tunnel {
+        return to.poll_shutdown(cx).map_err(RelayError::Sink);
+    }
+    let mut trailers = from.take_trailers().map_err(RelayError::Source)?;
+    if let Some(fields) = &mut trailers {
+        keep(fields);
+    }
+    to.finish(trailers.as_ref()).map_err(RelayError::Sink)?;
+    to.poll_flush(cx).map_err(RelayError::Sink)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::framing::BodyKind;
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// Sends `wire` in and returns what comes out for these framings.
+    async fn relay(wire: &[u8], incoming: BodyKind, outgoing: BodyKind) -> (Result<(), RelayError>, Vec<u8>, u64) {
+        let (near, mut far) = tokio::io::duplex(1 << 22);
+        let (near_out, mut far_out) = tokio::io::duplex(1 << 22);
+        far.write_all(wire).await.unwrap();
+        drop(far);
+        let (mut from, mut to, mut moved) = (Conn::new(near), Conn::new(near_out), 0);
+        from.frame(incoming, BodyKind::None);
+        to.frame(BodyKind::None, outgoing);
+        let result = poll_fn(|cx| poll_relay(cx, &mut from, &mut to, &mut moved, |_| {})).await;
+        drop(to);
+        let mut out = Vec::new();
+        far_out.read_to_end(&mut out).await.unwrap();
+        (result, out, moved)
+    }
+
+    #[tokio::test]
+    async fn a_body_is_framed_anew_for_the_other_side() {
+        let (result, out, moved) = relay(b"5\r\nhello\r\n0\r\n\r\n", BodyKind::Chunked, BodyKind::Length(5)).await;
+        assert!(result.is_ok());
+        assert_eq!((out.as_slice(), moved), (&b"hello"[..], 5));
+        let (_, out, _) = relay(b"hello", BodyKind::UntilClose, BodyKind::Chunked).await;
+        assert_eq!(out, b"5\r\nhello\r\n0\r\n\r\n");
+        let (_, out, _) = relay(b"2\r\nhi\r\n0\r\nX-T: 1\r\n\r\n", BodyKind::Chunked, BodyKind::Chunked).await;
+        assert_eq!(out, b"2\r\nhi\r\n0\r\nX-T: 1\r\n\r\n");
+    }
+
+    #[tokio::test]
+    async fn a_large_body_arrives_whole() {
+        let body: Vec<u8> = (0..2_000_000u32).map(|n| (n / 7) as u8).collect();
+        let (result, out, moved) = relay(&body, BodyKind::Length(2_000_000), BodyKind::Length(2_000_000)).await;
+        assert!(result.is_ok());
+        assert!(out == body && moved == 2_000_000);
+        let (result, out, _) = relay(&body, BodyKind::UntilClose, BodyKind::Chunked).await;
+        assert!(result.is_ok());
+        let (_, back, _) = relay(&out, BodyKind::Chunked, BodyKind::UntilClose).await;
+        assert!(back == body);
+    }
+
+    #[tokio::test]
+    async fn a_body_cut_short_is_never_a_clean_end() {
+        for (wire, kind) in
+            [(&b"hel"[..], BodyKind::Length(5)), (b"5\r\nhel", BodyKind::Chunked), (b"", BodyKind::Chunked)]
+        {
+            let (result, out, _) = relay(wire, kind, BodyKind::Chunked).await;
+            assert!(matches!(result, Err(RelayError::Source(BodyError::Truncated))));
+            assert!(!out.ends_with(b"0\r\n\r\n"));
+        }
+    }
+}
