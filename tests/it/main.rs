@@ -1,0 +1,12 @@
+//! Does the whole program do what its documents say? One binary, a module for each subject, real sockets on the loopback.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that fails should fail where it stands"
+)]
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+
+#[allow(dead_code, reason = "the peers can do a little more than the tests ask of them so far")]
+mod harness;
+mod peers;
