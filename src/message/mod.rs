@@ -6,8 +6,10 @@ pub mod context;
 pub mod fields;
 pub mod head;
 pub mod hop;
+pub mod io;
 pub mod normalize;
 
 pub use context::{RequestContext, TlsInfo};
 pub use fields::{Field, FieldId, Fields, Name};
 pub use head::{RequestHead, ResponseHead, Scheme, Version};
+pub use io::Io;

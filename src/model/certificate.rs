@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// PEM text; `Debug` shows its length alone, so that no key reaches a log.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Pem(pub Arc<[u8]>);
 
 impl fmt::Debug for Pem {
@@ -41,7 +41,7 @@ pub struct TlsBinding {
 }
 
 /// Client certificates.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAuthSpec {
     /// Authorities that sign clients, PEM.
     pub ca: Pem,

@@ -1,0 +1,1 @@
+//! Which certificates do tests use?
