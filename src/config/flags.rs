@@ -1,0 +1,140 @@
+//! What is the configuration of a run without a configuration file?
+
+use super::{Admin, CertificateFiles, Config, Drain, ProcessLimits, Telemetry, listener, values};
+use crate::model::{Limits, ListenerProtocol, ListenerSpec, Origin, ProxyHeaders, TimeoutSpec, TlsBinding, ValueError};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Cleartext without root: ports below 1024 need a privilege that a first use has not.
+pub const HTTP: &str = ":8080";
+/// TLS without root.
+pub const HTTPS: &str = ":8443";
+
+/// What the flags of `run` say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flags {
+    /// Routes files and folders.
+    pub routes: Vec<PathBuf>,
+    /// Cleartext address; `None`: no such listener.
+    pub http: Option<SocketAddr>,
+    /// TLS address, served when there is a certificate; `None`: no such listener.
+    pub https: Option<SocketAddr>,
+    /// Admin address; `None`: no admin port.
+    pub admin: Option<SocketAddr>,
+    /// Worker threads; `None`: one for each core.
+    pub workers: Option<u32>,
+    /// Certificates.
+    pub certificates: Vec<CertificateFlag>,
+}
+
+/// `NAME=CERTIFICATE_FILE,KEY_FILE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFlag {
+    /// The name that routes refer to.
+    pub name: String,
+    /// PEM file of the chain.
+    pub certificate: PathBuf,
+    /// PEM file of the key.
+    pub key: PathBuf,
+}
+
+impl std::str::FromStr for CertificateFlag {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let parts = text.split_once('=').and_then(|(name, files)| Some((name, files.split_once(',')?)));
+        match parts {
+            Some((name, (certificate, key))) if !name.is_empty() && !certificate.is_empty() && !key.is_empty() => {
+                Ok(Self { name: name.into(), certificate: certificate.into(), key: key.into() })
+            }
+            _ => Err(ValueError::new(format!("{text:?} is not a certificate"), "write NAME=CERTIFICATE_FILE,KEY_FILE")),
+        }
+    }
+}
+
+/// `off`, or an address to listen on.
+pub fn parse_address(text: &str) -> Result<Option<SocketAddr>, ValueError> {
+    if text == "off" { Ok(None) } else { values::parse_listen_address(text).map(Some) }
+}
+
+impl Config {
+    /// The configuration of flags: `http`, and `https` when there is a certificate to serve.
+    pub fn from_flags(flags: Flags) -> Self {
+        let origin = || Origin::of("flags");
+        let mut certificates: Vec<CertificateFiles> = Vec::new();
+        for flag in flags.certificates {
+            let pair = (flag.certificate, flag.key);
+            match certificates.iter_mut().find(|c| c.name == flag.name) {
+                Some(same) => same.pairs.push(pair),
+                None => certificates.push(CertificateFiles { name: flag.name, origin: origin(), pairs: vec![pair] }),
+            }
+        }
+        let https = flags.https.filter(|_| !certificates.is_empty());
+        let http = flags.http.map(|address| plain("http", address, ListenerProtocol::Http));
+        let https = https.map(|address| plain("https", address, ListenerProtocol::Https(listener::DEFAULT_TLS)));
+        let tls = https.iter().map(|listener| TlsBinding {
+            origin: origin(),
+            listeners: vec![listener.name.clone()],
+            hosts: Vec::new(),
+            certificates: certificates.iter().map(|c| c.name.clone()).collect(),
+            client_auth: None,
+        });
+        Self {
+            path: None,
+            tls: tls.collect(),
+            listeners: http.into_iter().chain(https).collect(),
+            certificates,
+            routes: flags.routes,
+            workers: flags.workers,
+            limits: ProcessLimits::default(),
+            admin: Admin { address: flags.admin, api: true },
+            telemetry: Telemetry::default(),
+            drain: Drain::default(),
+        }
+    }
+}
+
+fn plain(name: &str, address: SocketAddr, protocol: ListenerProtocol) -> ListenerSpec {
+    ListenerSpec {
+        name: name.into(),
+        origin: Origin::of("flags"),
+        address,
+        protocol,
+        proxy_protocol_from: Vec::new(),
+        trusted_proxies: Vec::new(),
+        https_redirect: None,
+        policies: Vec::new(),
+        headers: ProxyHeaders::default(),
+        limits: Limits::default(),
+        timeouts: TimeoutSpec::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(certificates: Vec<CertificateFlag>) -> Flags {
+        let address = |text| parse_address(text).unwrap();
+        let (http, https, admin) = (address(HTTP), address(HTTPS), address("off"));
+        Flags { routes: vec!["routes.yaml".into()], http, https, admin, workers: None, certificates }
+    }
+
+    #[test]
+    fn https_is_served_when_there_is_a_certificate() {
+        let names = |config: &Config| config.listeners.iter().map(|l| l.name.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&Config::from_flags(flags(vec![]))), ["http"]);
+        let config =
+            Config::from_flags(flags(vec!["desk=a.pem,a.key".parse().unwrap(), "desk=b.pem,b.key".parse().unwrap()]));
+        assert_eq!(names(&config), ["http", "https"]);
+        assert_eq!((config.certificates.len(), config.certificates[0].pairs.len()), (1, 2));
+        assert_eq!(config.tls[0].certificates, ["desk"]);
+    }
+
+    #[test]
+    fn a_certificate_flag_has_a_name_and_two_files() {
+        for wrong in ["", "a", "a=b", "=a,b", "a=,b", "a=b,"] {
+            assert!(wrong.parse::<CertificateFlag>().is_err(), "{wrong}");
+        }
+    }
+}
