@@ -3,6 +3,7 @@
 mod access_format;
 pub mod access_log;
 mod access_record;
+pub mod connections;
 pub mod families;
 pub mod log;
 pub mod metrics;
@@ -12,6 +13,7 @@ mod series;
 
 pub use access_format::Format;
 pub use access_log::{AccessLog, AccessLogConfig, Output, Record, Writer};
+pub use connections::{ConnectionView, Connections, OpenConnection, Spoken};
 pub use families::{Family, Kind};
 pub use log::{Level, Log, LogError, LogFormat, Seldom};
 pub use metrics::{Counter, Gauge, Histogram, Registry, set_worker};

@@ -19,6 +19,11 @@ pub fn set_worker(index: usize) {
     WORKER.set(index);
 }
 
+/// The index that [`set_worker`] gave this thread; beyond every worker's where it gave none.
+pub(super) fn worker() -> usize {
+    WORKER.get()
+}
+
 /// Cells of a row.
 const ROW: usize = 64;
 
