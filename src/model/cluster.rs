@@ -152,7 +152,7 @@ pub enum HealthCheck {
     Http {
         /// Path to ask.
         path: String,
-        /// Host header; default the cluster's name.
+        /// Host header; default the TLS server name, else the endpoint's address.
         host: Option<String>,
         /// The one status that is healthy.
         status: Option<u16>,

@@ -1,0 +1,112 @@
+//! How many retries can a cluster bear?
+//!
+//! Retries may be a share of the requests of the last ten seconds, so that an upstream in trouble meets a fifth more requests and
+//! not a multiple; three a second are always allowed, so that a quiet cluster can retry at all. A request costs one relaxed
+//! addition; the clock is read at every 64th of them and at retries.
+
+use super::outlier::Ward;
+use crate::telemetry::families;
+use crate::telemetry::metrics::Counter;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Seconds that are looked back on.
+const WINDOW: u64 = 10;
+/// Retries that are allowed in each second.
+const ALWAYS: u64 = 3;
+/// Requests between two looks at the clock.
+const BATCH: u64 = 64;
+
+/// Counts requests and decides on retries.
+#[derive(Debug)]
+pub struct RetryBudget {
+    percent: u64,
+    ward: Arc<Ward>,
+    requests: AtomicU64,
+    window: Mutex<Window>,
+    denied: OnceLock<Counter>,
+}
+
+#[derive(Debug, Default)]
+struct Window {
+    seconds: [Second; WINDOW as usize],
+    /// Requests that were already put into a second.
+    counted: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Second {
+    /// Which second this is.
+    at: u64,
+    requests: u64,
+    retries: u64,
+}
+
+impl RetryBudget {
+    pub(crate) fn new(percent: u32, ward: Arc<Ward>) -> Self {
+        let (requests, window, denied) = Default::default();
+        Self { percent: u64::from(percent), ward, requests, window, denied }
+    }
+
+    /// A request came; its retries are not counted here.
+    pub fn on_request(&self) {
+        let before = self.requests.fetch_add(1, Relaxed);
+        if before % BATCH == BATCH - 1
+            && let Ok(mut window) = self.window.try_lock()
+        {
+            window.turn(self.second(), before + 1);
+        }
+    }
+
+    /// Whether one more retry is allowed; if so, it counts.
+    pub fn try_retry(&self) -> bool {
+        let now = self.second();
+        let mut window = self.lock();
+        let second = window.turn(now, self.requests.load(Relaxed));
+        let allowed = second.is_some_and(|s| s.retries < ALWAYS) || window.share(now, self.percent);
+        if allowed && let Some(second) = window.at(now) {
+            second.retries += 1;
+        }
+        drop(window);
+        if allowed {
+            self.ward.meters.retried();
+        } else {
+            let denied = || self.ward.meters.rare(&families::UPSTREAM_RETRIES_DENIED, None);
+            self.denied.get_or_init(denied).add(1);
+        }
+        allowed
+    }
+
+    fn second(&self) -> u64 {
+        self.ward.now() / 1000
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Window {
+    /// Begins the second `now` where it has not begun, and puts the requests that came since the last look into it.
+    fn turn(&mut self, now: u64, requests: u64) -> Option<&mut Second> {
+        let new = requests.saturating_sub(self.counted);
+        self.counted = self.counted.max(requests);
+        let second = self.at(now)?;
+        if second.at != now {
+            *second = Second { at: now, ..Second::default() };
+        }
+        second.requests += new;
+        Some(second)
+    }
+
+    fn at(&mut self, now: u64) -> Option<&mut Second> {
+        self.seconds.get_mut(usize::try_from(now % WINDOW).unwrap_or(0))
+    }
+
+    /// Whether retries are below their share of the requests in the window.
+    fn share(&self, now: u64, percent: u64) -> bool {
+        let recent = self.seconds.iter().filter(|s| s.at + WINDOW > now);
+        let (requests, retries) = recent.fold((0, 0), |sum, s| (sum.0 + s.requests, sum.1 + s.retries));
+        (retries + 1) * 100 <= requests * percent
+    }
+}

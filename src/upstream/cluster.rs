@@ -1,0 +1,182 @@
+//! What is a cluster while it serves?
+
+use super::balance::{Members, Turns, Way};
+use super::budget::RetryBudget;
+use super::endpoint::{Endpoint, EndpointId};
+use super::hash::Key;
+use super::limits::Queue;
+use super::meters::Meters;
+use super::outlier::Ward;
+use crate::message::{RequestContext, RequestHead};
+use crate::model::{BalancePolicy, ClusterSpec, EndpointSpec};
+use crate::telemetry::metrics::Registry;
+use arc_swap::ArcSwap;
+use rustls_pki_types::ServerName;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use thiserror::Error;
+use tokio::sync::watch;
+
+/// A named upstream service: who belongs to it, who is well, and who is picked. Shared by all workers.
+#[derive(Debug)]
+pub struct Cluster {
+    spec: ClusterSpec,
+    pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
+    /// Asked for and verified; `None` where the name is unusable or there is no TLS.
+    pub(crate) server_name: Option<ServerName<'static>>,
+    pub(crate) ward: Arc<Ward>,
+    pub(crate) queue: Queue,
+    members: ArcSwap<Members>,
+    key: Option<Key>,
+    turns: Option<Turns>,
+    budget: RetryBudget,
+    /// Counts changes of membership; its end tells the health checks that the cluster is gone.
+    changes: watch::Sender<u64>,
+    change: Mutex<()>,
+}
+
+/// Why there is no endpoint for a request.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum PickError {
+    /// The cluster has none, or none with a weight.
+    #[error("the cluster has no endpoints")]
+    NoEndpoints,
+    /// Each one that is well was tried.
+    #[error("every endpoint was tried")]
+    AllTried,
+}
+
+impl Cluster {
+    /// A cluster with the endpoints of its spec. `tls` must be there where the spec asks for TLS: connecting fails otherwise,
+    /// it never falls back to cleartext.
+    pub fn new(spec: &ClusterSpec, tls: Option<Arc<rustls::ClientConfig>>, registry: &Registry) -> Arc<Self> {
+        let ward = Arc::new(Ward::new(spec.outlier.clone(), Meters::new(registry, &spec.name)));
+        let name = |tls: &crate::model::UpstreamTlsSpec| ServerName::try_from(tls.server_name.clone()).ok();
+        let key = match &spec.balance {
+            BalancePolicy::Hash(key) => Some(Key::new(key)),
+            _ => None,
+        };
+        let cluster = Self {
+            tls,
+            server_name: spec.tls.as_ref().and_then(name),
+            queue: Queue::new(spec.max_queue, spec.queue_timeout),
+            members: ArcSwap::default(),
+            key,
+            turns: (spec.balance == BalancePolicy::RoundRobin).then(Turns::default),
+            budget: RetryBudget::new(spec.retry_budget, Arc::clone(&ward)),
+            changes: watch::Sender::new(0),
+            change: Mutex::new(()),
+            ward,
+            spec: spec.clone(),
+        };
+        cluster.set_members(&spec.endpoints);
+        Arc::new(cluster)
+    }
+
+    /// What it was made of. Its endpoints are those of the start: see [`Self::members`].
+    pub fn spec(&self) -> &ClusterSpec {
+        &self.spec
+    }
+
+    /// Its endpoints now.
+    pub fn members(&self) -> arc_swap::Guard<Arc<Members>> {
+        self.members.load()
+    }
+
+    /// Makes these its endpoints. One whose address stays keeps its `Arc`, its health and its counts, even if its weight
+    /// changes; of two with one address the first counts.
+    pub fn set_members(&self, specs: &[EndpointSpec]) {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.members.load_full();
+        let mut old: HashMap<SocketAddr, &Arc<Endpoint>> = before.iter().map(|e| (e.address, e)).collect();
+        let mut all: HashMap<SocketAddr, Arc<Endpoint>> = HashMap::with_capacity(specs.len());
+        let mut changed = false;
+        for spec in specs {
+            if all.contains_key(&spec.address) {
+                continue;
+            }
+            let stays = old.remove(&spec.address);
+            changed |= stays.is_none_or(|e| e.weight() != spec.weight);
+            let endpoint = stays.cloned().unwrap_or_else(|| self.join(spec, before.is_empty()));
+            endpoint.set_weight(spec.weight);
+            all.insert(spec.address, endpoint);
+        }
+        if !changed && old.is_empty() {
+            return;
+        }
+        let members = Arc::new(Members::new(all.into_values().collect(), self.turns.is_some()));
+        self.members.store(Arc::clone(&members));
+        self.ward.resize(old.into_values(), members.open());
+        self.changes.send_modify(|n| *n += 1);
+    }
+
+    /// A new endpoint. Those of the start are not slowed: they would only be slow together.
+    fn join(&self, spec: &EndpointSpec, first: bool) -> Arc<Endpoint> {
+        let endpoint = Endpoint::new(spec.address, spec.weight, self.spec.max_in_flight, Arc::clone(&self.ward));
+        if !first && !self.spec.slow_start.is_zero() {
+            endpoint.warm_up();
+        }
+        Arc::new(endpoint)
+    }
+
+    /// The endpoint for a request, other than those already tried; `hash` as [`Self::hash`] gave it.
+    ///
+    /// Only endpoints that are well are picked, unless none is: then all are (panic mode), because verdicts about every endpoint
+    /// at once say more about the one who judges. An ejected endpoint whose time is over gets one request as a probe.
+    pub fn pick(&self, tried: &[EndpointId], hash: Option<u64>) -> Result<Arc<Endpoint>, PickError> {
+        let members = self.members.load();
+        if let Some(key) = hash {
+            return self.pick_by_key(&members, key, tried);
+        }
+        if self.ward.is_probe_due()
+            && let Some(probed) = self.ward.probe(members.open(), |e| !tried.contains(&e.id))
+        {
+            return Ok(Arc::clone(probed));
+        }
+        let way = match (&self.spec.balance, &self.turns) {
+            (_, Some(turns)) => Way::Turn(turns),
+            (BalancePolicy::Random, _) => Way::Random,
+            _ => Way::Least,
+        };
+        members.pick(way, tried, self.spec.slow_start).map(Arc::clone)
+    }
+
+    /// An endpoint that is due for a probe gets it from one of its own keys.
+    fn pick_by_key(&self, members: &Members, key: u64, tried: &[EndpointId]) -> Result<Arc<Endpoint>, PickError> {
+        if self.ward.is_probe_due()
+            && let Some(owner) = members.owner(key)
+            && !tried.contains(&owner.id)
+            && self.ward.try_probe(owner)
+        {
+            return Ok(Arc::clone(owner));
+        }
+        members.pick(Way::Key(key), tried, self.spec.slow_start).map(Arc::clone)
+    }
+
+    /// The number by which a request finds its endpoint; `None` where the cluster does not hash or the request lacks the key.
+    pub fn hash(&self, head: &RequestHead, context: &RequestContext) -> Option<u64> {
+        self.key.as_ref().and_then(|key| key.of(head, context))
+    }
+
+    /// How many retries its endpoints can bear.
+    pub fn budget(&self) -> &RetryBudget {
+        &self.budget
+    }
+
+    /// Whether a connection may serve another client's requests: not where it began with a PROXY header, which names one.
+    pub fn shares_connections(&self) -> bool {
+        self.spec.proxy_header.is_none()
+    }
+
+    /// Counts changes of membership, until the cluster is gone.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.ward.resize(self.members.load().iter(), &[]);
+    }
+}

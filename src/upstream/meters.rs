@@ -1,0 +1,156 @@
+//! What does a cluster count?
+//!
+//! Series are resolved when something is first counted: of ten thousand clusters most never meet a queue or an ejection, and a
+//! series that is never counted costs neither memory nor a line of the scrape.
+
+use super::endpoint::Outcome;
+use crate::telemetry::families::{self, Family};
+use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
+use std::sync::OnceLock;
+
+/// Labels of a series, before the name of the cluster.
+type Extra = Option<(&'static str, &'static str)>;
+
+#[derive(Debug)]
+pub(crate) struct Meters {
+    registry: Registry,
+    cluster: Box<str>,
+    classes: [OnceLock<Counter>; 5],
+    failures: [OnceLock<Counter>; 5],
+    connects: OnceLock<(Counter, Histogram)>,
+    reused: OnceLock<Counter>,
+    in_flight: OnceLock<Gauge>,
+    queued: OnceLock<Gauge>,
+    retries: OnceLock<Counter>,
+    states: [OnceLock<Gauge>; 3],
+}
+
+/// Where an endpoint stands, as the scrape tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Healthy,
+    Unhealthy,
+    Ejected,
+}
+
+impl Meters {
+    pub(crate) fn new(registry: &Registry, cluster: &str) -> Self {
+        Self {
+            registry: registry.clone(),
+            cluster: cluster.into(),
+            classes: Default::default(),
+            failures: Default::default(),
+            connects: OnceLock::new(),
+            reused: OnceLock::new(),
+            in_flight: OnceLock::new(),
+            queued: OnceLock::new(),
+            retries: OnceLock::new(),
+            states: Default::default(),
+        }
+    }
+
+    /// Name of the cluster.
+    pub(crate) fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    fn counter(&self, family: &'static Family, extra: Extra) -> Counter {
+        self.labels(extra, |labels| self.registry.counter(family, labels))
+    }
+
+    fn gauge(&self, family: &'static Family, extra: Extra) -> Gauge {
+        self.labels(extra, |labels| self.registry.gauge(family, labels))
+    }
+
+    fn labels<T>(&self, extra: Extra, resolve: impl FnOnce(&[(&'static str, &str)]) -> T) -> T {
+        let cluster = ("cluster", &*self.cluster);
+        match extra {
+            Some(extra) => resolve(&[cluster, extra]),
+            None => resolve(&[cluster]),
+        }
+    }
+
+    /// One attempt's end.
+    pub(crate) fn attempt(&self, outcome: Outcome) {
+        let (cells, index, family, extra) = match outcome {
+            Outcome::Success => (&self.classes, 1, &families::UPSTREAM_REQUESTS, ("class", "2xx")),
+            Outcome::Status(status) => {
+                let (index, class) = class(status);
+                (&self.classes, index, &families::UPSTREAM_REQUESTS, ("class", class))
+            }
+            Outcome::ConnectFailed => (&self.failures, 0, &families::UPSTREAM_FAILURES, ("reason", "connect")),
+            Outcome::TlsFailed => (&self.failures, 1, &families::UPSTREAM_FAILURES, ("reason", "tls")),
+            Outcome::Reset => (&self.failures, 2, &families::UPSTREAM_FAILURES, ("reason", "reset")),
+            Outcome::Timeout => (&self.failures, 3, &families::UPSTREAM_FAILURES, ("reason", "timeout")),
+            Outcome::Malformed => (&self.failures, 4, &families::UPSTREAM_FAILURES, ("reason", "protocol")),
+        };
+        if let Some(cell) = cells.get(index) {
+            cell.get_or_init(|| self.counter(family, Some(extra))).add(1);
+        }
+    }
+
+    /// A connection was made in this time.
+    pub(crate) fn connected(&self, took: std::time::Duration) {
+        let (connects, duration) = self.connects.get_or_init(|| {
+            let duration = self.labels(None, |l| self.registry.histogram(&families::UPSTREAM_CONNECT_DURATION, l));
+            (self.counter(&families::UPSTREAM_CONNECTS, None), duration)
+        });
+        connects.add(1);
+        duration.observe(took);
+    }
+
+    pub(crate) fn reused(&self) {
+        self.reused.get_or_init(|| self.counter(&families::UPSTREAM_REUSED, None)).add(1);
+    }
+
+    pub(crate) fn in_flight(&self) -> &Gauge {
+        self.in_flight.get_or_init(|| self.gauge(&families::UPSTREAM_IN_FLIGHT, None))
+    }
+
+    pub(crate) fn queued(&self) -> &Gauge {
+        self.queued.get_or_init(|| self.gauge(&families::UPSTREAM_QUEUED, None))
+    }
+
+    pub(crate) fn retried(&self) {
+        self.retries.get_or_init(|| self.counter(&families::UPSTREAM_RETRIES, None)).add(1);
+    }
+
+    /// A series that the caller keeps, for what is rare.
+    pub(crate) fn rare(&self, family: &'static Family, extra: Extra) -> Counter {
+        self.counter(family, extra)
+    }
+
+    /// An endpoint went from one standing to another (`None`: not a member).
+    pub(crate) fn moved(&self, from: Option<Standing>, to: Option<Standing>) {
+        if from == to {
+            return;
+        }
+        if let Some(from) = from {
+            self.standing(from, -1);
+        }
+        if let Some(to) = to {
+            self.standing(to, 1);
+        }
+    }
+
+    fn standing(&self, standing: Standing, by: i64) {
+        let (index, name) = match standing {
+            Standing::Healthy => (0, "healthy"),
+            Standing::Unhealthy => (1, "unhealthy"),
+            Standing::Ejected => (2, "ejected"),
+        };
+        if let Some(cell) = self.states.get(index) {
+            cell.get_or_init(|| self.gauge(&families::ENDPOINTS, Some(("state", name)))).add(by);
+        }
+    }
+}
+
+fn class(status: u16) -> (usize, &'static str) {
+    match status {
+        0..200 => (0, "1xx"),
+        200..300 => (1, "2xx"),
+        300..400 => (2, "3xx"),
+        400..500 => (3, "4xx"),
+        _ => (4, "5xx"),
+    }
+}

@@ -1,0 +1,201 @@
+//! When is an endpoint put aside for what real traffic met, and when does it come back?
+//!
+//! Failures in a row eject it, never more than half of the members at once, so that a fault of the whole service (or of the
+//! network in front of it) does not leave one endpoint with all the traffic; a cluster of one never ejects. When its time is
+//! over, one request probes it: a success brings it back, a failure puts it aside for twice as long, at most ten times the first
+//! time. A probe that never reports (a client that left) is followed by another one after the first ejection time.
+
+use super::endpoint::{EJECTED, Endpoint, FAILING, LEFT, PROBING};
+use super::meters::Meters;
+use crate::model::OutlierSpec;
+use crate::telemetry::families;
+use crate::telemetry::metrics::Counter;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::time::Instant;
+
+/// Longest ejection, in first ejections.
+const LONGEST: u32 = 10;
+
+/// What the endpoints of a cluster share. Changes of standing (rare) take its lock; requests read atomics only.
+#[derive(Debug)]
+pub(crate) struct Ward {
+    pub(crate) meters: Meters,
+    spec: Option<OutlierSpec>,
+    origin: Instant,
+    /// Milliseconds since `origin` at which a probe is due; `u64::MAX`: nobody is ejected.
+    next_probe: AtomicU64,
+    census: Mutex<Census>,
+}
+
+#[derive(Debug, Default)]
+struct Census {
+    members: usize,
+    ejected: usize,
+    ejections: Option<Counter>,
+}
+
+impl Ward {
+    pub(crate) fn new(spec: Option<OutlierSpec>, meters: Meters) -> Self {
+        let (origin, next_probe) = (Instant::now(), AtomicU64::new(u64::MAX));
+        Self { meters, spec, origin, next_probe, census: Mutex::default() }
+    }
+
+    /// Milliseconds since this cluster was made.
+    pub(crate) fn now(&self) -> u64 {
+        millis(self.origin.elapsed())
+    }
+
+    fn census(&self) -> MutexGuard<'_, Census> {
+        self.census.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A failure, the `failures`th in a row.
+    pub(crate) fn failed(&self, endpoint: &Endpoint, failures: u32) {
+        let Some(spec) = &self.spec else { return };
+        if endpoint.has(EJECTED) {
+            if endpoint.has(PROBING) {
+                self.eject_again(endpoint, spec);
+            }
+        } else if failures >= spec.failures.max(1) {
+            self.eject(endpoint, spec);
+        }
+    }
+
+    fn eject(&self, endpoint: &Endpoint, spec: &OutlierSpec) {
+        let mut census = self.census();
+        if endpoint.has(EJECTED | LEFT) || census.ejected >= census.members / 2 {
+            return;
+        }
+        census.ejected += 1;
+        census.ejections.get_or_insert_with(|| self.meters.rare(&families::EJECTIONS, None)).add(1);
+        endpoint.ejections.store(1, Relaxed);
+        self.aside(endpoint, millis(spec.ejection));
+        let before = endpoint.standing();
+        endpoint.set(EJECTED);
+        self.meters.moved(before, endpoint.standing());
+        tracing::warn!(endpoint = %endpoint.address, cluster = self.meters.cluster(), "endpoint ejected");
+    }
+
+    fn eject_again(&self, endpoint: &Endpoint, spec: &OutlierSpec) {
+        let _census = self.census();
+        if !endpoint.has(PROBING) {
+            return;
+        }
+        endpoint.clear(PROBING);
+        let times = endpoint.ejections.fetch_add(1, Relaxed).min(LONGEST);
+        let factor = 1u64.checked_shl(times).unwrap_or(u64::MAX).min(u64::from(LONGEST));
+        self.aside(endpoint, millis(spec.ejection).saturating_mul(factor));
+    }
+
+    fn aside(&self, endpoint: &Endpoint, time: u64) {
+        let until = self.now().saturating_add(time);
+        endpoint.ejected_until.store(until, Relaxed);
+        self.next_probe.fetch_min(until, Relaxed);
+    }
+
+    /// A probe succeeded.
+    pub(crate) fn reinstate(&self, endpoint: &Endpoint) {
+        self.release(&mut self.census(), endpoint);
+        tracing::info!(endpoint = %endpoint.address, cluster = self.meters.cluster(), "endpoint back");
+    }
+
+    fn release(&self, census: &mut Census, endpoint: &Endpoint) {
+        if !endpoint.has(EJECTED) {
+            return;
+        }
+        let before = endpoint.standing();
+        endpoint.forget_failures();
+        endpoint.clear(EJECTED | PROBING);
+        self.meters.moved(before, endpoint.standing());
+        census.ejected = census.ejected.saturating_sub(1);
+        if census.ejected == 0 {
+            self.next_probe.store(u64::MAX, Relaxed);
+        }
+    }
+
+    /// Whether some ejected endpoint is due for a probe: one load as long as nobody is ejected.
+    pub(crate) fn is_probe_due(&self) -> bool {
+        let due = self.next_probe.load(Relaxed);
+        due != u64::MAX && self.now() >= due
+    }
+
+    /// An endpoint for which the calling request is the probe.
+    pub(crate) fn probe<'a>(
+        &self,
+        members: &'a [Arc<Endpoint>],
+        wanted: impl Fn(&Endpoint) -> bool,
+    ) -> Option<&'a Arc<Endpoint>> {
+        let _census = self.census();
+        let now = self.now();
+        let is_due = |e: &Endpoint| e.has(EJECTED) && !e.has(FAILING) && e.ejected_until.load(Relaxed) <= now;
+        let found = members.iter().find(|e| is_due(e) && wanted(e));
+        if let Some(endpoint) = found {
+            self.let_through(endpoint, now);
+        }
+        let ejected = members.iter().filter(|e| e.has(EJECTED) && !e.has(FAILING));
+        let next = ejected.map(|e| e.ejected_until.load(Relaxed)).min();
+        // Those that also fail their checks do not matter until these say otherwise, but are looked after now and then.
+        let later = now.saturating_add(self.first_time());
+        self.next_probe.store(next.unwrap_or(later), Relaxed);
+        found
+    }
+
+    /// Lets the calling request probe this endpoint, if it is due.
+    pub(crate) fn try_probe(&self, endpoint: &Endpoint) -> bool {
+        let _census = self.census();
+        let now = self.now();
+        let due = endpoint.has(EJECTED) && !endpoint.has(FAILING) && endpoint.ejected_until.load(Relaxed) <= now;
+        if due {
+            self.let_through(endpoint, now);
+        }
+        due
+    }
+
+    fn let_through(&self, endpoint: &Endpoint, now: u64) {
+        endpoint.ejected_until.store(now.saturating_add(self.first_time()), Relaxed);
+        endpoint.set(PROBING);
+    }
+
+    fn first_time(&self) -> u64 {
+        self.spec.as_ref().map_or(0, |s| millis(s.ejection)).max(1)
+    }
+
+    /// A verdict of active checks; says whether it changed anything.
+    pub(crate) fn judge(&self, endpoint: &Endpoint, healthy: bool) -> bool {
+        let _census = self.census();
+        if endpoint.is_healthy() == healthy || endpoint.has_left() {
+            return false;
+        }
+        let before = endpoint.standing();
+        if healthy {
+            endpoint.clear(FAILING)
+        } else {
+            endpoint.set(FAILING)
+        };
+        self.meters.moved(before, endpoint.standing());
+        true
+    }
+
+    /// The members changed: some left, and so many stay. Whoever is ejected beyond half of them comes back.
+    pub(crate) fn resize<'a>(&self, left: impl Iterator<Item = &'a Arc<Endpoint>>, members: &[Arc<Endpoint>]) {
+        let mut census = self.census();
+        for endpoint in left {
+            self.release(&mut census, endpoint);
+            let before = endpoint.standing();
+            endpoint.set(LEFT);
+            self.meters.moved(before, None);
+        }
+        census.members = members.len();
+        for endpoint in members {
+            if census.ejected <= census.members / 2 {
+                break;
+            }
+            self.release(&mut census, endpoint);
+        }
+    }
+}
+
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

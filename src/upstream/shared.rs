@@ -1,0 +1,215 @@
+//! Where do the HTTP/2 connections of one worker stand, which many requests use at once?
+//!
+//! A request takes the first connection with a free stream, so that few are busy and the others grow old and are closed. Where
+//! there is none, one request connects and the others wait for it, instead of a connection each.
+
+use super::endpoint::{Endpoint, EndpointId};
+use hashbrown::HashMap;
+use std::cell::{Cell, RefCell};
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// The shared connections of one worker; `H` is a handle that opens streams, such as hyper's `SendRequest`.
+#[derive(Debug)]
+pub struct Shared<H> {
+    slots: RefCell<HashMap<EndpointId, Slot<H>>>,
+    max_streams: u32,
+}
+
+#[derive(Debug)]
+struct Slot<H> {
+    endpoint: Arc<Endpoint>,
+    lines: Vec<Line<H>>,
+    /// A request that connects for all.
+    opening: Option<Rc<Opening>>,
+}
+
+#[derive(Debug)]
+struct Line<H> {
+    handle: H,
+    usage: Rc<Usage>,
+}
+
+#[derive(Debug)]
+struct Usage {
+    streams: Cell<u32>,
+    /// When the last stream ended.
+    since: Cell<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct Opening {
+    done: Notify,
+    failed: Cell<bool>,
+}
+
+/// Another request tried to connect, and could not.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("the connection that this request waited for was not made")]
+pub struct OpeningFailed;
+
+/// A connection with one of its streams taken; dropping it gives the stream back.
+#[derive(Debug)]
+pub struct Lease<H> {
+    handle: H,
+    usage: Rc<Usage>,
+}
+
+impl<H> Deref for Lease<H> {
+    type Target = H;
+
+    fn deref(&self) -> &H {
+        &self.handle
+    }
+}
+
+impl<H> Lease<H> {
+    /// The handle, for methods that change it.
+    pub fn handle(&mut self) -> &mut H {
+        &mut self.handle
+    }
+}
+
+impl<H> Drop for Lease<H> {
+    fn drop(&mut self) {
+        self.usage.streams.set(self.usage.streams.get().saturating_sub(1));
+        if self.usage.streams.get() == 0 {
+            self.usage.since.set(Instant::now());
+        }
+    }
+}
+
+enum Step<H> {
+    Use(Lease<H>),
+    Open(Rc<Opening>),
+    Wait(Rc<Opening>),
+}
+
+impl<H: Clone> Shared<H> {
+    /// No connections yet; each will carry at most `max_streams` requests at once.
+    pub fn new(max_streams: u32) -> Self {
+        Self { slots: RefCell::default(), max_streams: max_streams.max(1) }
+    }
+
+    /// A stream on a connection to this endpoint: on one that is there and `is_alive`, or on the one that `connect` makes (or
+    /// that another request is making). The dead are forgotten.
+    pub async fn obtain<E: From<OpeningFailed>>(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        is_alive: impl Fn(&H) -> bool,
+        connect: impl AsyncFnOnce() -> Result<H, E>,
+    ) -> Result<Lease<H>, E> {
+        loop {
+            match self.step(endpoint, &is_alive) {
+                Step::Use(lease) => return Ok(lease),
+                Step::Wait(opening) => {
+                    // Nothing runs between the step and this: one thread, no await.
+                    opening.done.notified().await;
+                    if opening.failed.get() {
+                        return Err(OpeningFailed.into());
+                    }
+                }
+                Step::Open(opening) => {
+                    let attempt = Attempt { shared: self, id: endpoint.id, opening };
+                    return match connect().await {
+                        Ok(handle) => Ok(attempt.done(endpoint, handle)),
+                        Err(error) => {
+                            attempt.opening.failed.set(true);
+                            Err(error)
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    fn step(&self, endpoint: &Arc<Endpoint>, is_alive: impl Fn(&H) -> bool) -> Step<H> {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.entry(endpoint.id).or_insert_with(|| Slot::new(endpoint));
+        slot.lines.retain(|line| is_alive(&line.handle));
+        if let Some(line) = slot.lines.iter().find(|line| line.usage.streams.get() < self.max_streams) {
+            endpoint.ward.meters.reused();
+            return Step::Use(line.lease());
+        }
+        if let Some(opening) = &slot.opening {
+            return Step::Wait(Rc::clone(opening));
+        }
+        Step::Open(Rc::clone(slot.opening.insert(Rc::default())))
+    }
+
+    /// Forgets connections that are dead, that belong to endpoints that left, or that had no stream for `idle_timeout`. Those with
+    /// streams live on until the last one ends.
+    pub fn sweep(&self, now: Instant, idle_timeout: Duration, is_alive: impl Fn(&H) -> bool) {
+        self.slots.borrow_mut().retain(|_, slot| {
+            let left = slot.endpoint.has_left();
+            slot.lines.retain(|line| {
+                let used = line.usage.streams.get() > 0 || line.usage.since.get() + idle_timeout > now;
+                !left && used && is_alive(&line.handle)
+            });
+            !slot.lines.is_empty() || slot.opening.is_some()
+        });
+    }
+
+    /// Forgets all connections to this endpoint.
+    pub fn close(&self, id: EndpointId) {
+        let slot = self.slots.borrow_mut().remove(&id);
+        drop(slot);
+    }
+
+    /// Connections in here.
+    pub fn len(&self) -> usize {
+        self.slots.borrow().values().map(|slot| slot.lines.len()).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<H> Slot<H> {
+    fn new(endpoint: &Arc<Endpoint>) -> Self {
+        Self { endpoint: Arc::clone(endpoint), lines: Vec::new(), opening: None }
+    }
+}
+
+impl<H: Clone> Line<H> {
+    fn lease(&self) -> Lease<H> {
+        self.usage.streams.set(self.usage.streams.get() + 1);
+        Lease { handle: self.handle.clone(), usage: Rc::clone(&self.usage) }
+    }
+}
+
+/// A request that connects for all. Its end wakes those who wait; where its client left, one of them connects next.
+struct Attempt<'a, H: Clone> {
+    shared: &'a Shared<H>,
+    id: EndpointId,
+    opening: Rc<Opening>,
+}
+
+impl<H: Clone> Attempt<'_, H> {
+    fn done(self, endpoint: &Arc<Endpoint>, handle: H) -> Lease<H> {
+        let line = Line { handle, usage: Rc::new(Usage { streams: Cell::new(0), since: Cell::new(Instant::now()) }) };
+        let lease = line.lease();
+        let mut slots = self.shared.slots.borrow_mut();
+        slots.entry(self.id).or_insert_with(|| Slot::new(endpoint)).lines.push(line);
+        lease
+    }
+}
+
+impl<H: Clone> Drop for Attempt<'_, H> {
+    fn drop(&mut self) {
+        let mut slots = self.shared.slots.borrow_mut();
+        if let Some(slot) = slots.get_mut(&self.id)
+            && slot.opening.as_ref().is_some_and(|o| Rc::ptr_eq(o, &self.opening))
+        {
+            slot.opening = None;
+        }
+        self.opening.done.notify_waiters();
+    }
+}
