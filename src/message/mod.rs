@@ -8,6 +8,7 @@ pub mod head;
 pub mod hop;
 pub mod io;
 pub mod normalize;
+pub mod random;
 
 pub use context::{RequestContext, TlsInfo};
 pub use fields::{Field, FieldId, Fields, Name};

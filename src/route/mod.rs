@@ -1,1 +1,208 @@
 //! Which route does a request match?
+//!
+//! The precedence is Gateway API's, and never the order of definition:
+//!
+//! 1. Host: exact, then the wildcard with the longest suffix (one label before many), then any. Where no route of the more
+//!    specific host matches the rest of the request, the less specific host's routes are tried: `shop.example.com/api/` and
+//!    `*.example.com/` together serve `shop.example.com/img` by the second.
+//! 2. Path: exact, then the longest prefix in whole segments, then regular expressions, the longest expression first. Where no
+//!    route of a longer prefix holds, shorter prefixes are tried. A prefix `/` therefore hides the expressions of its host:
+//!    `routes` and the problems say so.
+//! 3. A condition on the method before none, more header conditions before fewer, more query conditions before fewer, a
+//!    condition on the source before none.
+//! 4. The oldest, then the name.
+
+pub mod explain;
+mod host;
+mod metrics;
+mod path;
+mod predicate;
+pub mod redirect;
+pub mod shadow;
+mod table;
+pub mod target;
+
+pub use explain::{Explanation, Reason, Tried};
+pub use metrics::RouteMetrics;
+pub use redirect::{Redirect, https_location};
+pub use table::{Found, Miss, Table};
+pub use target::Target;
+
+use crate::filter::{self, Chain};
+use crate::message::{FieldId, Fields};
+use crate::model::{self, RouteSpec, ValueError};
+use crate::telemetry::metrics::Registry;
+use crate::upstream::Cluster;
+use bytes::Bytes;
+use http::StatusCode;
+use path::PathRule;
+use predicate::Conditions;
+use std::cmp::{Ordering, Reverse};
+use std::sync::Arc;
+
+/// One route, compiled: match, filters, action.
+#[derive(Debug)]
+pub struct Route {
+    /// As it was said.
+    pub spec: Arc<RouteSpec>,
+    /// Filters of host and route.
+    pub chain: Chain,
+    /// What is done with a request that matches.
+    pub action: Action,
+    /// Handles resolved when it was compiled.
+    pub metrics: RouteMetrics,
+    path: PathRule,
+    conditions: Conditions,
+}
+
+/// What is done with a request that matches.
+#[derive(Debug)]
+pub enum Action {
+    /// Send it to a cluster.
+    Forward(Target),
+    /// Answer with a redirect.
+    Redirect(Redirect),
+    /// Answer directly.
+    Respond(Respond),
+    /// Answer 500: a part that must not be left out could not be compiled.
+    Broken {
+        /// Which part, for the operator.
+        reason: String,
+    },
+}
+
+/// A direct response, ready to be sent.
+#[derive(Debug)]
+pub struct Respond {
+    /// Status.
+    pub status: StatusCode,
+    /// Header fields; `content-type` is among them where there is a body, `content-length` is not.
+    pub fields: Fields,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Why a route cannot be compiled, by the part that is wrong: what follows from it differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nobody can tell which requests it is for.
+    Match(ValueError),
+    /// A filter that keeps requests out: the route must fail closed.
+    Guard(ValueError),
+    /// Another filter, or the action.
+    Action(ValueError),
+    /// No such cluster.
+    Cluster(String),
+}
+
+impl Fault {
+    /// What is wrong and what would be right.
+    pub fn error(&self) -> ValueError {
+        match self {
+            Self::Match(error) | Self::Guard(error) | Self::Action(error) => error.clone(),
+            Self::Cluster(name) => ValueError::new(
+                format!("there is no cluster {name:?}"),
+                "define it under clusters, or correct the name",
+            ),
+        }
+    }
+}
+
+impl Route {
+    /// Compiles a route, or says everything that is wrong with it.
+    pub fn compile(
+        spec: &Arc<RouteSpec>,
+        cluster: impl Fn(&str) -> Option<Arc<Cluster>>,
+        registry: &Registry,
+    ) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let path = PathRule::compile(&spec.matches.path).map_err(|e| faults.push(Fault::Match(e))).ok();
+        let conditions = Conditions::compile(&spec.matches)
+            .map_err(|errors| faults.extend(errors.into_iter().map(Fault::Match)))
+            .ok();
+        let chain = compile_chain(spec).map_err(|wrong| faults.extend(wrong)).ok();
+        let action = Action::compile(spec, cluster).map_err(|wrong| faults.extend(wrong)).ok();
+        match (path, conditions, chain, action) {
+            (Some(path), Some(conditions), Some(chain), Some(action)) if faults.is_empty() => {
+                let metrics = RouteMetrics::new(spec, registry);
+                Ok(Self { spec: Arc::clone(spec), chain, action, metrics, path, conditions })
+            }
+            _ => Err(faults),
+        }
+    }
+
+    /// The route as one that answers 500, so that its requests do not fall to a route that would let them through. `None` where
+    /// its match itself cannot be compiled.
+    pub fn broken(spec: &Arc<RouteSpec>, reason: String, registry: &Registry) -> Option<Self> {
+        Some(Self {
+            spec: Arc::clone(spec),
+            chain: Chain::default(),
+            action: Action::Broken { reason },
+            metrics: RouteMetrics::new(spec, registry),
+            path: PathRule::compile(&spec.matches.path).ok()?,
+            conditions: Conditions::compile(&spec.matches).ok()?,
+        })
+    }
+
+    /// The clusters it forwards to.
+    pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        let target = if let Action::Forward(target) = &self.action { Some(target) } else { None };
+        target.into_iter().flat_map(Target::clusters)
+    }
+
+    /// Order of precedence among routes of one host: what comes first is less.
+    fn precedence(&self, other: &Self) -> Ordering {
+        let key = |route: &Self| {
+            let matches = &route.spec.matches;
+            let counts = (matches.methods.is_empty(), Reverse(matches.headers.len()), Reverse(matches.query.len()));
+            (counts, matches.sources.is_empty(), route.spec.origin.created)
+        };
+        self.path
+            .precedence(&other.path)
+            .then_with(|| key(self).cmp(&key(other)))
+            .then_with(|| self.spec.name.cmp(&other.spec.name))
+    }
+}
+
+fn compile_chain(spec: &RouteSpec) -> Result<Chain, Vec<Fault>> {
+    let all: Vec<_> = spec.policies.iter().collect();
+    Chain::compile(&all).map_err(|errors| {
+        let guards: Vec<_> = spec.policies.iter().filter(|p| filter::is_guard(p)).collect();
+        let guarded = Chain::compile(&guards).err().unwrap_or_default();
+        let kind = |e: ValueError| if guarded.contains(&e) { Fault::Guard(e) } else { Fault::Action(e) };
+        errors.into_iter().map(kind).collect()
+    })
+}
+
+impl Action {
+    fn compile(spec: &RouteSpec, cluster: impl Fn(&str) -> Option<Arc<Cluster>>) -> Result<Self, Vec<Fault>> {
+        let one = |e: ValueError| vec![Fault::Action(e)];
+        match &spec.action {
+            model::Action::Forward(weighted) => Target::compile(weighted, cluster).map(Self::Forward),
+            model::Action::Redirect(redirect) => Redirect::compile(redirect).map(Self::Redirect).map_err(one),
+            model::Action::Respond(respond) => Respond::compile(respond).map(Self::Respond).map_err(one),
+        }
+    }
+}
+
+impl Respond {
+    fn compile(spec: &model::RespondSpec) -> Result<Self, ValueError> {
+        let status = StatusCode::from_u16(spec.status).ok().filter(|s| (200..=599).contains(&s.as_u16()));
+        let Some(status) = status else {
+            let what = format!("{} is not a status to respond with", spec.status);
+            return Err(ValueError::new(what, "use 200 to 599"));
+        };
+        let edit = model::HeaderEdit { set: spec.headers.clone(), ..Default::default() };
+        if let Err(mut errors) = Chain::compile(&[&model::Policy::ResponseHeaders(edit)]) {
+            return Err(errors.swap_remove(0));
+        }
+        let mut fields = Fields::default();
+        for (name, value) in &spec.headers {
+            fields.push(name.as_str().as_bytes(), value.as_bytes());
+        }
+        if !spec.body.is_empty() && !fields.has(FieldId::ContentType) {
+            fields.push_known(FieldId::ContentType, b"text/plain; charset=utf-8");
+        }
+        Ok(Self { status, fields, body: Bytes::from(spec.body.clone()) })
+    }
+}

@@ -1,1 +1,111 @@
 //! Where do fragments come from, and how do several become one model?
+//!
+//! A source delivers whole fragments into its slot; the publisher waits for the slots it must have, merges what is there and
+//! reports what became of it.
+
+pub mod merge;
+pub mod report;
+
+pub use merge::merge;
+pub use report::{Report, Timings};
+
+use crate::model::{Fragment, Problem};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Where fragments come from. It runs on the control thread for as long as the process does.
+pub trait Source {
+    /// Delivers a fragment at the start and after each change. A source that cannot read delivers its last good content
+    /// together with a problem.
+    fn run(self, feed: Feed) -> impl Future<Output = ()>;
+}
+
+/// What a source delivered last.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Delivery {
+    /// What it wants.
+    pub fragment: Arc<Fragment>,
+    /// What of it could not be read.
+    pub problems: Arc<[Problem]>,
+}
+
+/// The place where one source leaves what it delivers, as the publisher sees it.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    name: Arc<str>,
+    required: bool,
+    delivered: watch::Receiver<Option<Delivery>>,
+}
+
+/// The same place, as the source sees it.
+#[derive(Debug)]
+pub struct Feed {
+    delivered: watch::Sender<Option<Delivery>>,
+}
+
+/// A slot and the feed that fills it. Nothing is published before every required slot was filled once.
+pub fn slot(name: &str, required: bool) -> (Feed, Slot) {
+    let (sender, receiver) = watch::channel(None);
+    (Feed { delivered: sender }, Slot { name: name.into(), required, delivered: receiver })
+}
+
+impl Feed {
+    /// Delivers; what equals the last delivery wakes nobody.
+    pub fn deliver(&self, fragment: Fragment, problems: Vec<Problem>) {
+        let new = Some(Delivery { fragment: Arc::new(fragment), problems: problems.into() });
+        self.delivered.send_if_modified(|last| {
+            let changed = *last != new;
+            if changed {
+                *last = new;
+            }
+            changed
+        });
+    }
+
+    /// What was delivered last.
+    pub fn last(&self) -> Option<Delivery> {
+        self.delivered.borrow().clone()
+    }
+}
+
+impl Slot {
+    /// The source's name, for logs.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether nothing may be published before it was filled.
+    pub fn is_required(&self) -> bool {
+        self.required
+    }
+
+    /// What is there now; it counts as seen.
+    pub fn take(&mut self) -> Option<Delivery> {
+        self.delivered.borrow_and_update().clone()
+    }
+
+    /// Waits for something that was not seen. False when the source has ended, and then never again anything else.
+    pub async fn changed(&mut self) -> bool {
+        self.delivered.changed().await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Origin;
+
+    #[tokio::test]
+    async fn an_equal_delivery_wakes_nobody() {
+        let (feed, mut slot) = slot("file", true);
+        feed.deliver(Fragment::default(), vec![]);
+        assert!(slot.changed().await && slot.take().is_some());
+        feed.deliver(Fragment::default(), vec![]);
+        assert!(!slot.delivered.has_changed().unwrap());
+        feed.deliver(Fragment::default(), vec![Problem::error(Origin::of("f"), "wrong", "")]);
+        assert!(slot.changed().await);
+        drop(feed);
+        assert!(slot.take().is_some_and(|d| d.problems.len() == 1), "what an ended source left stays");
+        assert!(!slot.changed().await);
+    }
+}

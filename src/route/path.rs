@@ -1,0 +1,301 @@
+//! Which routes of one host does a path reach, in the order of precedence?
+//!
+//! Exact paths in a map, prefixes in a tree of segments, expressions in a list. A look-up walks the path once, whatever the
+//! number of routes, and allocates nothing.
+
+use crate::filter::rewrite::canonical;
+use crate::model::{PathMatch, ValueError};
+use hashbrown::HashMap;
+use regex::bytes::Regex;
+use std::cmp::{Ordering, Reverse};
+
+/// A compiled [`PathMatch`].
+#[derive(Debug)]
+pub(super) enum PathRule {
+    /// The whole path.
+    Exact(Box<str>),
+    /// Whole segments, without the trailing slash; `/` is empty.
+    Prefix(Box<str>),
+    /// The whole path.
+    Regex { source: Box<str>, expression: Regex },
+}
+
+impl PathRule {
+    pub(super) fn compile(spec: &PathMatch) -> Result<Self, ValueError> {
+        let literal = |path: &str| {
+            let hint =
+                "a path starts with / and holds no blank, no `?` and no escaped slash; escape other characters: %20";
+            canonical(path).ok_or_else(|| ValueError::new(format!("no request has the path {path:?}"), hint))
+        };
+        match spec {
+            PathMatch::Exact(path) => Ok(Self::Exact(literal(path)?.into())),
+            PathMatch::Prefix(path) => {
+                let path = literal(path)?;
+                Ok(Self::Prefix(path.strip_suffix('/').unwrap_or(&path).into()))
+            }
+            PathMatch::Regex(source) => {
+                let expression = crate::filter::whole(source)?;
+                Ok(Self::Regex { source: source.as_str().into(), expression })
+            }
+        }
+    }
+
+    /// What comes first is less: exact, the longest prefix, the longest expression. The text settles the rest, so that routes
+    /// of the same path stand together.
+    pub(super) fn precedence(&self, other: &Self) -> Ordering {
+        let key = |rule: &Self| match rule {
+            Self::Exact(_) => (0, Reverse(0)),
+            Self::Prefix(prefix) => (1, Reverse(prefix.len())),
+            Self::Regex { source, .. } => (2, Reverse(source.len())),
+        };
+        // Two exact paths, or two prefixes of one length, never match the same request; expressions may, and go by the other
+        // criteria first.
+        let text = |rule: &Self| match rule {
+            Self::Regex { .. } => String::new(),
+            Self::Exact(text) | Self::Prefix(text) => text.to_string(),
+        };
+        key(self).cmp(&key(other)).then_with(|| text(self).cmp(&text(other)))
+    }
+
+    /// Whether it matches; what [`Paths`] is tested against, and what `explain` uses.
+    pub(super) fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(exact) => &**exact == path,
+            Self::Prefix(prefix) => match path.strip_prefix(&**prefix) {
+                Some(rest) => rest.starts_with('/') || (rest.is_empty() && !prefix.is_empty()),
+                None => false,
+            },
+            Self::Regex { expression, .. } => expression.is_match(path.as_bytes()),
+        }
+    }
+
+    /// Whether every path that `other` matches is matched by this rule too. Expressions are compared as text and by the
+    /// literal they begin with: where in doubt, no.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(a), Self::Exact(b)) => a == b,
+            (Self::Prefix(_), Self::Exact(path)) => self.matches(path),
+            (Self::Prefix(prefix), Self::Prefix(_)) if prefix.is_empty() => true,
+            (Self::Prefix(_), Self::Prefix(path)) => !path.is_empty() && self.matches(path),
+            (Self::Prefix(prefix), Self::Regex { source, .. }) => {
+                prefix.is_empty() || literal_segments(source).is_some_and(|path| self.matches(path))
+            }
+            (Self::Regex { source: a, .. }, Self::Regex { source: b, .. }) => a == b,
+            (Self::Exact(_) | Self::Regex { .. }, _) => false,
+        }
+    }
+
+    /// As it is written in routes.
+    pub(super) fn text(&self) -> String {
+        match self {
+            Self::Exact(path) => format!("={path}"),
+            Self::Prefix(prefix) => format!("{prefix}/"),
+            Self::Regex { source, .. } => format!("~{source}"),
+        }
+    }
+}
+
+/// The whole segments that every match of an expression begins with: `/item/` of `^/item/[0-9]+$`.
+fn literal_segments(source: &str) -> Option<&str> {
+    let source = source.strip_prefix('^').unwrap_or(source);
+    let end = source.find(|c: char| !(c.is_ascii_alphanumeric() || "/-_~%".contains(c))).unwrap_or(source.len());
+    // An alternative anywhere could begin with something else.
+    let literal = source.get(..end).filter(|_| !source.contains('|'))?;
+    literal.rfind('/').and_then(|slash| literal.get(..=slash))
+}
+
+/// The paths of one host. Routes are numbers, added in the order of precedence.
+#[derive(Debug, Default)]
+pub(super) struct Paths {
+    exact: HashMap<Box<str>, Vec<u32>>,
+    /// The first node, where there is one, is the prefix `/`.
+    nodes: Vec<Node>,
+    regexes: Vec<u32>,
+}
+
+/// A prefix in whole segments.
+#[derive(Debug, Default)]
+struct Node {
+    children: HashMap<Box<str>, u32>,
+    routes: Vec<u32>,
+    parent: Option<u32>,
+    /// Bytes of the prefix, its trailing slash excluded.
+    length: u32,
+}
+
+impl Paths {
+    /// Adds a route; the ones that come first go first.
+    pub(super) fn add(&mut self, rule: &PathRule, route: u32) {
+        match rule {
+            PathRule::Exact(path) => self.exact.entry(path.clone()).or_default().push(route),
+            PathRule::Prefix(prefix) => self.add_prefix(prefix, route),
+            PathRule::Regex { .. } => self.regexes.push(route),
+        }
+    }
+
+    pub(super) fn add_prefix(&mut self, prefix: &str, route: u32) {
+        if self.nodes.is_empty() {
+            self.nodes.push(Node::default());
+        }
+        let mut at = 0;
+        let mut length = 0;
+        for segment in prefix.split('/').skip(1).filter(|_| prefix != "/") {
+            length += 1 + segment.len();
+            at = self.child(at, segment, length);
+        }
+        if let Some(node) = self.nodes.get_mut(at as usize) {
+            node.routes.push(route);
+        }
+    }
+
+    fn child(&mut self, parent: u32, segment: &str, length: usize) -> u32 {
+        let next = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        let Some(node) = self.nodes.get_mut(parent as usize) else { return parent };
+        let child = *node.children.entry(segment.into()).or_insert(next);
+        if child == next {
+            let length = u32::try_from(length).unwrap_or(u32::MAX);
+            self.nodes.push(Node { parent: Some(parent), length, ..Node::default() });
+        }
+        child
+    }
+
+    /// The first route that `fits`, and how many bytes of the path its prefix matched: all of them for an exact path, none for
+    /// an expression. `matches` says whether a route's expression does.
+    pub(super) fn find(
+        &self,
+        path: &str,
+        fits: impl Fn(u32) -> bool,
+        matches: impl Fn(u32) -> bool,
+    ) -> Option<(u32, usize)> {
+        if !self.exact.is_empty()
+            && let Some(route) = self.exact.get(path).and_then(|routes| routes.iter().find(|r| fits(**r)))
+        {
+            return Some((*route, path.len()));
+        }
+        let mut at = self.deepest(path);
+        while let Some(node) = at {
+            if let Some(route) = node.routes.iter().find(|r| fits(**r)) {
+                return Some((*route, node.length as usize));
+            }
+            at = node.parent.and_then(|parent| self.nodes.get(parent as usize));
+        }
+        self.regexes.iter().find(|r| matches(**r) && fits(**r)).map(|route| (*route, 0))
+    }
+
+    /// The longest known prefix of a path, in whole segments.
+    fn deepest(&self, path: &str) -> Option<&Node> {
+        let mut rest = path.strip_prefix('/');
+        let mut node = self.nodes.first().filter(|_| rest.is_some())?;
+        while let Some(text) = rest.filter(|_| !node.children.is_empty()) {
+            let (segment, next) = match memchr::memchr(b'/', text.as_bytes()) {
+                Some(slash) => (text.get(..slash)?, text.get(slash + 1..)),
+                None => (text, None),
+            };
+            let Some(child) = node.children.get(segment).and_then(|c| self.nodes.get(*c as usize)) else { break };
+            node = child;
+            rest = next;
+        }
+        Some(node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(text: &str) -> PathRule {
+        let spec = match text.as_bytes()[0] {
+            b'=' => PathMatch::Exact(text[1..].into()),
+            b'~' => PathMatch::Regex(text[1..].into()),
+            _ => PathMatch::Prefix(text.into()),
+        };
+        PathRule::compile(&spec).unwrap()
+    }
+
+    fn find(rules: &[&str], path: &str) -> Option<(u32, usize)> {
+        let mut rules: Vec<_> =
+            rules.iter().enumerate().map(|(at, text)| (u32::try_from(at).unwrap(), rule(text))).collect();
+        let by_number = |n: u32| rule_at(&rules, n).matches(path);
+        let mut order: Vec<usize> = (0..rules.len()).collect();
+        order.sort_by(|a, b| rules[*a].1.precedence(&rules[*b].1));
+        let mut paths = Paths::default();
+        for at in order {
+            paths.add(&rules[at].1, rules[at].0);
+        }
+        let found = paths.find(path, |_| true, by_number);
+        rules.clear();
+        found
+    }
+
+    fn rule_at(rules: &[(u32, PathRule)], number: u32) -> &PathRule {
+        &rules[number as usize].1
+    }
+
+    #[test]
+    fn exact_then_the_longest_prefix_then_expressions() {
+        let rules = ["/", "/api/", "/api/v1", "=/api/v1", "~^/x/[0-9]+$"];
+        assert_eq!(find(&rules, "/api/v1"), Some((3, 7)));
+        assert_eq!(find(&rules, "/api/v1/"), Some((2, 7)));
+        assert_eq!(find(&rules, "/api/v1/a/b"), Some((2, 7)));
+        assert_eq!(find(&rules, "/api/v2"), Some((1, 4)));
+        assert_eq!(find(&rules, "/api"), Some((1, 4)));
+        assert_eq!(find(&rules, "/apix"), Some((0, 0)));
+        assert_eq!(find(&rules[1..], "/x/12"), Some((3, 0)));
+        assert_eq!(find(&rules[1..], "/x/12a"), None);
+        assert_eq!(find(&rules, "*"), None, "OPTIONS * has no path");
+    }
+
+    #[test]
+    fn a_prefix_ends_at_a_segment() {
+        for (path, matches) in
+            [("/a", true), ("/a/", true), ("/a/b", true), ("/ab", false), ("/", false), ("/A", false)]
+        {
+            assert_eq!(rule("/a").matches(path), matches, "{path}");
+            assert_eq!(rule("/a/").matches(path), matches, "{path}");
+            assert_eq!(find(&["/a/"], path).is_some(), matches, "{path}");
+        }
+        assert_eq!(find(&["/a//b"], "/a//b/c"), Some((0, 5)), "an empty segment is a segment");
+        assert_eq!(find(&["/a//b"], "/a/b"), None);
+    }
+
+    #[test]
+    fn an_expression_matches_the_whole_path() {
+        assert!(rule("~/item/[0-9]+").matches("/item/7"));
+        assert!(!rule("~/item/[0-9]+").matches("/x/item/7"));
+        assert!(!rule("~^/item/[0-9]+$").matches("/item/7/"));
+    }
+
+    #[test]
+    fn among_expressions_the_longest_comes_first() {
+        assert_eq!(find(&["~/a.*", "~/ab.*"], "/abc"), Some((1, 0)));
+        assert_eq!(find(&["~/ab.*", "~/a.*"], "/abc"), Some((0, 0)));
+    }
+
+    #[test]
+    fn a_path_that_no_request_can_have_is_refused() {
+        for wrong in ["a", "", "/a b", "/%2f", "/a?b", "/gr\u{fc}n"] {
+            assert!(PathRule::compile(&PathMatch::Exact(wrong.into())).is_err(), "{wrong:?}");
+            assert!(PathRule::compile(&PathMatch::Prefix(wrong.into())).is_err(), "{wrong:?}");
+        }
+        assert!(PathRule::compile(&PathMatch::Regex("(".into())).is_err());
+        assert!(rule("=/%7eme/a%c3").matches("/~me/a%C3"), "literals get the form of requests");
+    }
+
+    #[test]
+    fn one_rule_covers_another_only_where_that_is_certain() {
+        for (a, b, covers) in [
+            ("/", "~^/x$", true),
+            ("/", "/a", true),
+            ("/item", "~^/item/[0-9]+$", true),
+            ("/item", "~^/item[0-9]+$", false),
+            ("/item", "~^/item/x|^/y$", false),
+            ("/a", "=/a/b", true),
+            ("/a", "=/ab", false),
+            ("=/a", "=/a", true),
+            ("~a", "~a", true),
+            ("~.*", "~a", false),
+        ] {
+            assert_eq!(rule(a).covers(&rule(b)), covers, "{a} {b}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Which routes can no request reach?
+
+use super::explain::hosts;
+use super::host;
+use super::predicate::Conditions;
+use super::{Route, Table};
+use crate::model::HostPattern;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A route that never takes a request, because others take all of its requests first.
+#[derive(Clone, Debug)]
+pub struct Shadowed {
+    /// The route.
+    pub route: Arc<Route>,
+    /// One that comes first, for each of its hosts; each is named once.
+    pub by: Vec<Arc<Route>>,
+}
+
+/// One line of the list of all routes in the order of precedence.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// Host.
+    pub host: &'a HostPattern,
+    /// Route; it is listed once for each of its hosts.
+    pub route: &'a Arc<Route>,
+}
+
+impl Table {
+    /// Every route under every host, in the order of precedence.
+    pub fn listed(&self) -> Vec<Listed<'_>> {
+        let all = self.routes().iter().flat_map(|route| hosts(route).iter().map(move |host| Listed { host, route }));
+        let mut all: Vec<_> = all.collect();
+        // Stable: within a host the routes stay in their order.
+        all.sort_by(|a, b| host::precedence(a.host).cmp(&host::precedence(b.host)));
+        all
+    }
+
+    /// Routes of which it is certain that each of their requests is taken by a route of the same host that comes first. What
+    /// several routes shadow only together is not found.
+    pub fn shadowed(&self) -> Vec<Shadowed> {
+        let mut by_host: BTreeMap<&HostPattern, Vec<&Arc<Route>>> = BTreeMap::new();
+        for route in self.routes() {
+            for host in hosts(route) {
+                by_host.entry(host).or_default().push(route);
+            }
+        }
+        let mut found = Vec::new();
+        for route in self.routes() {
+            let mut by: Vec<Arc<Route>> = Vec::new();
+            let hidden = hosts(route).iter().all(|host| {
+                let before = by_host.get(host).and_then(|routes| shadow(routes, route));
+                before.map(|first| by.push(Arc::clone(first))).is_some()
+            });
+            if hidden {
+                by.dedup_by(|a, b| Arc::ptr_eq(a, b));
+                found.push(Shadowed { route: Arc::clone(route), by });
+            }
+        }
+        found
+    }
+}
+
+/// The first of these that takes every request of `route`. Only a route of the same path, or a prefix before an expression,
+/// can: whatever else comes first is narrower.
+fn shadow<'a>(routes: &[&'a Arc<Route>], route: &Arc<Route>) -> Option<&'a Arc<Route>> {
+    // Routes of one path stand together, so a look back from the route's own place ends soon for all but expressions.
+    let own = routes.partition_point(|other| other.precedence(route).is_lt());
+    let before = routes.get(..own)?;
+    let is_regex = matches!(route.path, super::PathRule::Regex { .. });
+    before
+        .iter()
+        .rev()
+        .take_while(|other| is_regex || other.path.covers(&route.path))
+        .find(|other| other.path.covers(&route.path) && Conditions::imply(&route.spec.matches, &other.spec.matches))
+        .copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::tests::{route, spec};
+    use super::*;
+    use crate::model::RouteSpec;
+    use http::Method;
+
+    fn shadowed(specs: Vec<RouteSpec>) -> Vec<(String, String)> {
+        let table = Table::build(specs.into_iter().map(route).collect());
+        let pair = |s: Shadowed| (s.route.spec.name.clone(), s.by[0].spec.name.clone());
+        table.shadowed().into_iter().map(pair).collect()
+    }
+
+    #[test]
+    fn of_two_equal_routes_the_later_is_shadowed() {
+        let (a, b) = (spec("a", &["x.test"], "/p"), spec("b", &["x.test"], "/p/"));
+        assert_eq!(shadowed(vec![b, a]), [("b".into(), "a".into())]);
+    }
+
+    #[test]
+    fn a_prefix_hides_the_expressions_behind_it() {
+        let found = shadowed(vec![spec("all", &[], "/"), spec("re", &[], "~^/item/[0-9]+$"), spec("p", &[], "/item/")]);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].0, "re");
+    }
+
+    #[test]
+    fn a_route_that_is_free_under_one_host_is_not_shadowed() {
+        let (a, b) = (spec("a", &["x.test"], "/p"), spec("b", &["x.test", "y.test"], "/p"));
+        assert!(shadowed(vec![a, b]).is_empty());
+    }
+
+    #[test]
+    fn narrower_conditions_that_come_first_hide_nothing() {
+        let mut get = spec("get", &[], "/p");
+        get.matches.methods = vec![Method::GET];
+        assert!(shadowed(vec![get.clone(), spec("rest", &[], "/p"), spec("short", &[], "/")]).is_empty());
+        let again = RouteSpec { name: "get 2".into(), ..get.clone() };
+        assert_eq!(shadowed(vec![get, again]), [("get 2".into(), "get".into())]);
+    }
+
+    #[test]
+    fn the_list_goes_from_the_most_specific_host_to_the_least() {
+        let table = Table::build(vec![
+            route(spec("any", &[], "/")),
+            route(spec("both", &["*.test", "a.test"], "/")),
+            route(spec("exact", &["a.test"], "=/x")),
+        ]);
+        let listed: Vec<_> = table.listed().iter().map(|l| (l.host.to_string(), l.route.spec.name.clone())).collect();
+        let expected = [("a.test", "exact"), ("a.test", "both"), ("*.test", "both"), ("*", "any")];
+        assert_eq!(listed, expected.map(|(h, n)| (h.to_owned(), n.to_owned())));
+    }
+}

@@ -1,0 +1,295 @@
+//! How is a listener's route found among a hundred thousand, as fast as among one?
+
+use super::Route;
+use super::host::Hosts;
+use crate::message::RequestHead;
+use crate::model::HostPattern;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The index of a listener's routes. Immutable; a look-up allocates nothing and costs what the request's own host and path
+/// cost, not what the number of routes would.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// In the order of precedence, hosts aside.
+    routes: Vec<Arc<Route>>,
+    hosts: Hosts,
+}
+
+/// A route that matched.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// The route.
+    pub route: &'a Arc<Route>,
+    /// Bytes of the path that its prefix matched, a trailing slash excluded; the whole path where it was matched exactly, 0
+    /// where an expression did.
+    pub prefix: usize,
+}
+
+/// Why there is no route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Miss {
+    /// No route has this host: 404, or 421 where the connection was meant for another.
+    Host,
+    /// The host is known, but no route of it matches the rest: 404.
+    Path,
+}
+
+impl Table {
+    /// Indexes routes. Their order does not matter.
+    pub fn build(mut routes: Vec<Arc<Route>>) -> Self {
+        routes.sort_by(|a, b| a.precedence(b));
+        let mut hosts = Hosts::default();
+        for (number, route) in (0u32..).zip(&routes) {
+            if route.spec.hosts.is_empty() {
+                hosts.entry(&HostPattern::Any).add(&route.path, number);
+            }
+            for (at, host) in route.spec.hosts.iter().enumerate() {
+                if route.spec.hosts.iter().position(|h| h == host) == Some(at) {
+                    hosts.entry(host).add(&route.path, number);
+                }
+            }
+        }
+        Self { routes, hosts }
+    }
+
+    /// The route of a normalized request; `client` is the client's address as the context has it.
+    pub fn find(&self, head: &RequestHead, client: IpAddr) -> Result<Found<'_>, Miss> {
+        let fits = |number: u32| self.route(number).is_some_and(|route| route.conditions.hold(head, client));
+        let matches = |number: u32| self.route(number).is_some_and(|route| route.path.matches(&head.path));
+        let mut miss = Miss::Host;
+        for paths in self.hosts.covering(&head.host) {
+            miss = Miss::Path;
+            if let Some((number, prefix)) = paths.find(&head.path, fits, matches)
+                && let Some(route) = self.route(number)
+            {
+                return Ok(Found { route, prefix });
+            }
+        }
+        Err(miss)
+    }
+
+    /// All routes in the order of precedence, hosts aside.
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+
+    fn route(&self, number: u32) -> Option<&Arc<Route>> {
+        self.routes.get(number as usize)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::super::host::{covers, precedence};
+    use super::*;
+    use crate::model::{Action, ClusterSpec, FieldName, Match, Origin, PathMatch, RespondSpec, RetrySpec, RouteSpec};
+    use crate::model::{StringMatch, WildcardDepth};
+    use crate::telemetry::metrics::Registry;
+    use crate::upstream::Cluster;
+    use http::Method;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    pub(crate) fn cluster(name: &str) -> Arc<Cluster> {
+        Cluster::new(&ClusterSpec::new(name, Origin::default(), vec![]), None, &Registry::new(1, 1000))
+    }
+
+    /// A route that answers 200: `host/path` with `=` and `~` as in files.
+    pub(crate) fn spec(name: &str, hosts: &[&str], path: &str) -> RouteSpec {
+        let path = match path.as_bytes()[0] {
+            b'=' => PathMatch::Exact(path[1..].into()),
+            b'~' => PathMatch::Regex(path[1..].into()),
+            _ => PathMatch::Prefix(path.into()),
+        };
+        RouteSpec {
+            name: name.into(),
+            origin: Origin::default(),
+            listeners: vec![],
+            hosts: hosts.iter().map(|h| host(h)).collect(),
+            matches: Match { path, ..Match::default() },
+            policies: vec![],
+            action: Action::Respond(RespondSpec { status: 200, headers: vec![], body: String::new() }),
+            request_timeout: None,
+            try_timeout: None,
+            idle_timeout: Duration::from_secs(60),
+            retry: RetrySpec::default(),
+        }
+    }
+
+    fn host(text: &str) -> HostPattern {
+        match text.strip_prefix("1:") {
+            Some(rest) => HostPattern::parse(rest, WildcardDepth::One).unwrap(),
+            None => HostPattern::parse(text, WildcardDepth::Many).unwrap(),
+        }
+    }
+
+    pub(crate) fn route(spec: RouteSpec) -> Arc<Route> {
+        let registry = Registry::new(1, 1000);
+        Arc::new(Route::compile(&Arc::new(spec), |name| Some(cluster(name)), &registry).unwrap())
+    }
+
+    fn find(table: &Table, method: Method, host: &str, path: &str) -> Result<String, Miss> {
+        table.find(&RequestHead::sample(method, host, path), CLIENT).map(|found| found.route.spec.name.clone())
+    }
+
+    #[test]
+    fn a_less_specific_host_serves_what_the_specific_one_does_not_match() {
+        let table = Table::build(vec![
+            route(spec("exact", &["shop.a.test"], "/api/")),
+            route(spec("wild", &["*.a.test"], "/img/")),
+            route(spec("any", &[], "/any/")),
+        ]);
+        assert_eq!(find(&table, Method::GET, "shop.a.test", "/api/x").unwrap(), "exact");
+        assert_eq!(find(&table, Method::GET, "shop.a.test", "/img/x").unwrap(), "wild");
+        assert_eq!(find(&table, Method::GET, "shop.a.test", "/any/x").unwrap(), "any");
+        assert_eq!(find(&table, Method::GET, "shop.a.test", "/").unwrap_err(), Miss::Path);
+    }
+
+    #[test]
+    fn an_unknown_host_is_told_from_an_unknown_path() {
+        let table = Table::build(vec![route(spec("a", &["a.test"], "/a"))]);
+        assert_eq!(find(&table, Method::GET, "b.test", "/a").unwrap_err(), Miss::Host);
+        assert_eq!(find(&table, Method::GET, "a.test", "/b").unwrap_err(), Miss::Path);
+        assert_eq!(find(&Table::default(), Method::GET, "a.test", "/").unwrap_err(), Miss::Host);
+    }
+
+    #[test]
+    fn method_then_headers_then_query_then_age_then_name_decide() {
+        let mut specs = vec![spec("z", &[], "/"); 7];
+        let header = |n: &str| (FieldName::parse(n).unwrap(), StringMatch::Present);
+        specs[0].matches.methods = vec![Method::GET];
+        specs[0].name = "method".into();
+        specs[1].matches.headers = vec![header("x-a"), header("x-b")];
+        specs[1].name = "two headers".into();
+        specs[2].matches.headers = vec![header("x-a")];
+        specs[2].name = "one header".into();
+        specs[3].matches.query = vec![("q".into(), StringMatch::Present)];
+        specs[3].name = "query".into();
+        specs[4].origin.created = 0;
+        specs[4].name = "old".into();
+        specs[5].origin.created = 5;
+        specs[5].name = "new a".into();
+        specs[6].origin.created = 5;
+        specs[6].name = "new b".into();
+        let mut head = RequestHead::sample(Method::GET, "a.test", "/?q=1");
+        head.fields.push(b"x-a", b"");
+        head.fields.push(b"x-b", b"");
+        let expected: Vec<String> = specs.iter().map(|s| s.name.clone()).collect();
+        for expected in expected {
+            let routes: Vec<_> = specs.iter().rev().cloned().map(route).collect();
+            assert_eq!(Table::build(routes).find(&head, CLIENT).unwrap().route.spec.name, expected);
+            specs.remove(0);
+        }
+    }
+
+    #[test]
+    fn a_shorter_prefix_serves_where_the_longer_ones_conditions_fail() {
+        let mut post = spec("post", &[], "/api/v1");
+        post.matches.methods = vec![Method::POST];
+        let table = Table::build(vec![route(post), route(spec("rest", &[], "/api")), route(spec("re", &[], "~.*"))]);
+        assert_eq!(find(&table, Method::POST, "a", "/api/v1/x").unwrap(), "post");
+        assert_eq!(find(&table, Method::GET, "a", "/api/v1/x").unwrap(), "rest");
+        assert_eq!(find(&table, Method::GET, "a", "/x").unwrap(), "re");
+    }
+
+    /// What the precedence means, said plainly: every route whose conditions hold, sorted by all criteria at once.
+    fn naive(routes: &[Arc<Route>], head: &RequestHead) -> Result<String, Miss> {
+        let any = [HostPattern::Any];
+        let hosts = |r: &'_ Arc<Route>| if r.spec.hosts.is_empty() { any.to_vec() } else { r.spec.hosts.clone() };
+        let mut known = false;
+        let mut best: Option<(HostPattern, &Arc<Route>)> = None;
+        for route in routes {
+            for pattern in hosts(route).into_iter().filter(|p| covers(p, &head.host)) {
+                known = true;
+                if !route.path.matches(&head.path) || !route.conditions.hold(head, CLIENT) {
+                    continue;
+                }
+                let better = best.as_ref().is_none_or(|(host, other)| {
+                    precedence(&pattern).cmp(&precedence(host)).then_with(|| route.precedence(other)).is_lt()
+                });
+                if better {
+                    best = Some((pattern, route));
+                }
+            }
+        }
+        let miss = if known { Miss::Path } else { Miss::Host };
+        best.map(|(_, route)| route.spec.name.clone()).ok_or(miss)
+    }
+
+    fn any_spec() -> impl Strategy<Value = RouteSpec> {
+        let hosts =
+            prop::sample::subsequence(vec!["a.test", "b.a.test", "*.a.test", "1:*.a.test", "*.test", "*"], 0..3);
+        let paths = ["/", "/a", "/a/", "/a/b", "/a/b/c", "/ab", "=/a", "=/a/", "=/a/b", "~/a.*", "~/a/[a-c]", "~.*"];
+        let methods = prop::sample::subsequence(vec![Method::GET, Method::POST], 0..2);
+        let headers = prop::sample::subsequence(vec!["x-a", "x-b"], 0..2);
+        (hosts, prop::sample::select(paths.to_vec()), methods, headers, any::<bool>(), 0u64..3).prop_map(
+            |(hosts, path, methods, headers, query, created)| {
+                let mut spec = spec("", &hosts, path);
+                spec.matches.methods = methods;
+                spec.matches.headers =
+                    headers.iter().map(|h| (FieldName::parse(h).unwrap(), StringMatch::Present)).collect();
+                spec.matches.query = if query { vec![("q".into(), StringMatch::Present)] } else { vec![] };
+                spec.origin.created = created;
+                spec
+            },
+        )
+    }
+
+    fn any_request() -> impl Strategy<Value = RequestHead> {
+        let hosts = ["a.test", "b.a.test", "c.b.a.test", "test", "x.test", "other", ""];
+        let paths = ["/", "/a", "/a/", "/a/b", "/a/b/c/d", "/ab", "/abc", "/a/c", "/?q=1", "/a?q", "/a/b?q=2"];
+        let methods = [Method::GET, Method::POST, Method::PUT];
+        let headers = prop::sample::subsequence(vec!["x-a", "x-b"], 0..=2);
+        (
+            prop::sample::select(hosts.to_vec()),
+            prop::sample::select(paths.to_vec()),
+            prop::sample::select(methods.to_vec()),
+            headers,
+        )
+            .prop_map(|(host, path, method, headers)| {
+                let mut head = RequestHead::sample(method, host, path);
+                for name in headers {
+                    head.fields.push(name.as_bytes(), b"1");
+                }
+                head
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn the_table_finds_what_a_plain_search_finds_in_any_order_of_definition(
+            (first, second) in prop::collection::vec(any_spec(), 0..14).prop_flat_map(|mut specs| {
+                for (at, spec) in specs.iter_mut().enumerate() {
+                    spec.name = format!("r{at}");
+                }
+                (Just(specs.clone()), Just(specs).prop_shuffle())
+            }),
+            heads in prop::collection::vec(any_request(), 1..12),
+        ) {
+            let first: Vec<_> = first.into_iter().map(route).collect();
+            let table = Table::build(first.clone());
+            let shuffled = Table::build(second.into_iter().map(route).collect());
+            for head in &heads {
+                let name = |found: Result<Found<'_>, Miss>| found.map(|f| f.route.spec.name.clone());
+                let found = name(table.find(head, CLIENT));
+                prop_assert_eq!(&found, &naive(&first, head));
+                prop_assert_eq!(&found, &name(shuffled.find(head, CLIENT)));
+            }
+        }
+
+        #[test]
+        fn the_prefix_that_was_matched_ends_at_a_segment(
+            specs in prop::collection::vec(any_spec(), 1..8),
+            head in any_request(),
+        ) {
+            let table = Table::build(specs.into_iter().map(route).collect());
+            if let Ok(found) = table.find(&head, CLIENT) {
+                let rest = head.path.get(found.prefix..).unwrap();
+                prop_assert!(rest.is_empty() || rest.starts_with('/'));
+            }
+        }
+    }
+}
