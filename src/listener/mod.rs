@@ -1,22 +1,40 @@
 //! How do bytes get in: sockets, accept, PROXY header, TLS handshake, connection?
 //!
 //! ```text
-//! control thread: Listeners::reconcile(wanted) -> sockets, one per worker -> Inbox
+//! control thread: Listeners::reconcile(wanted) -> sockets, one for each worker -> Inbox
 //! worker:         run(inbox, serve): accept -> limits -> PROXY header -> TLS by server name -> serve(Incoming)
 //! ```
 //! What a listener allows and which certificates it serves is looked up for each connection, so that a change of settings
 //! touches no socket.
 
+mod accept;
+mod handshake;
 pub mod limits;
+mod metrics;
+pub mod proxy_protocol;
+mod reconcile;
+mod socket;
+#[cfg(test)]
+mod testing;
 
+use crate::lifecycle::Draining;
 use crate::message::{Io, TlsInfo};
-use crate::model::{ListenerSpec, Problem};
+use crate::model::ListenerSpec;
+use crate::telemetry::Registry;
 use crate::tls::ServerNames;
+use accept::Acceptor;
+use limits::Places;
+use metrics::ListenerMetrics;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 pub use limits::{Capacity, ConnectionGuard};
+pub use reconcile::{Bound, Listeners};
 
 /// A connection that is ready for HTTP.
 #[derive(Debug)]
@@ -33,7 +51,7 @@ pub struct Incoming {
     pub tls: Option<Arc<TlsInfo>>,
     /// ALPN chose h2. In cleartext HTTP/2 begins with its preface and this is false.
     pub alpn_h2: bool,
-    /// Its place under the limits, free again when dropped.
+    /// Its place under the limits, free again when dropped; it holds up the drain of the process.
     pub guard: ConnectionGuard,
 }
 
@@ -49,6 +67,25 @@ pub struct Settings {
 /// The current settings of the listener of this name; `None`: there is none any more, connections are closed.
 pub type Lookup = Arc<dyn Fn(&str) -> Option<Settings> + Send + Sync>;
 
+/// What all listeners share.
+#[derive(Clone)]
+pub struct Wiring {
+    /// Current settings by name.
+    pub lookup: Lookup,
+    /// Limit of the process.
+    pub capacity: Arc<Capacity>,
+    /// When to stop accepting, and what connections hold up.
+    pub draining: Draining,
+    /// Where connections are counted.
+    pub registry: Registry,
+}
+
+impl fmt::Debug for Wiring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wiring").field("capacity", &self.capacity).finish_non_exhaustive()
+    }
+}
+
 /// A listener that is bound, shared by its sockets and connections.
 #[derive(Debug)]
 pub struct Listening {
@@ -57,60 +94,74 @@ pub struct Listening {
     /// Where it is bound, the port chosen.
     pub address: SocketAddr,
     closed: AtomicBool,
+    places: Places,
+    metrics: ListenerMetrics,
 }
 
 impl Listening {
-    /// Whether it was removed or is draining: connections end with the request in flight.
+    fn new(name: &str, address: SocketAddr, registry: &Registry) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.into(),
+            address,
+            closed: AtomicBool::new(false),
+            places: Places::default(),
+            metrics: ListenerMetrics::new(registry, name),
+        })
+    }
+
+    /// Whether it was removed or is draining: connections end after the request in flight. One relaxed load.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
-}
 
-/// What is bound, for logs, tests and the admin API.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bound {
-    /// Name in the configuration.
-    pub name: Arc<str>,
-    /// Address, the port chosen.
-    pub address: SocketAddr,
+    /// Connections now, over all workers.
+    pub fn open(&self) -> usize {
+        self.places.open()
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Our end of an accepted connection: a system call only where the address is a wildcard.
+    fn local_of(&self, stream: &TcpStream) -> SocketAddr {
+        if !self.address.ip().is_unspecified() {
+            return self.address;
+        }
+        stream.local_addr().unwrap_or(self.address)
+    }
 }
 
 /// Sockets that the control thread sends to one worker.
 #[derive(Debug)]
-pub struct Inbox {}
+pub struct Inbox(mpsc::UnboundedReceiver<Opened>);
 
-/// The control thread's side: which listeners are bound.
-pub struct Listeners {}
-
-impl Listeners {
-    /// No listener yet, and the inbox of each of `workers` workers.
-    pub fn new(workers: usize, lookup: Lookup, capacity: Arc<Capacity>) -> (Self, Vec<Inbox>) {
-        let _ = (lookup, capacity);
-        (Self {}, (0..workers).map(|_| Inbox {}).collect())
-    }
-
-    /// Binds what is new, closes what is gone, leaves alone what stays (same name and address). A listener that cannot be bound is
-    /// a problem of its own; calling again with the same list tries again.
-    pub fn reconcile(&mut self, wanted: &[Arc<ListenerSpec>]) -> Vec<Problem> {
-        let _ = wanted;
-        Vec::new()
-    }
-
-    /// What is bound now.
-    pub fn bound(&self) -> Vec<Bound> {
-        Vec::new()
-    }
-
-    /// Stops accepting everywhere, after what the kernel has queued is taken; connections go on.
-    pub fn close_all(&mut self) {}
+/// One socket for one worker.
+#[derive(Debug)]
+struct Opened {
+    listening: Arc<Listening>,
+    wiring: Arc<Wiring>,
+    socket: std::net::TcpListener,
+    stop: watch::Receiver<bool>,
 }
 
 /// One worker's accept loops, until [`Listeners`] is dropped and all its sockets are closed. Runs within a `LocalSet`; `serve` is
-/// spawned for each connection.
-pub async fn run<S, F>(inbox: Inbox, serve: S)
+/// called for each connection and its future spawned there.
+pub async fn run<S, F>(mut inbox: Inbox, serve: S)
 where
     S: Fn(Incoming) -> F + Clone + 'static,
     F: Future<Output = ()> + 'static,
 {
-    let _ = (inbox, serve);
+    let mut loops = JoinSet::new();
+    while let Some(Opened { listening, wiring, socket, stop }) = inbox.0.recv().await {
+        while loops.try_join_next().is_some() {}
+        match TcpListener::from_std(socket) {
+            Ok(socket) => {
+                let acceptor = Acceptor { listening, wiring, serve: serve.clone() };
+                loops.spawn_local(acceptor.run(socket, stop));
+            }
+            Err(error) => tracing::error!(listener = &*listening.name, %error, "cannot watch a listening socket"),
+        }
+    }
+    while loops.join_next().await.is_some() {}
 }

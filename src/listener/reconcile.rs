@@ -1,0 +1,128 @@
+//! Which listeners are bound, and what does a change of configuration do to them?
+//!
+//! A listener is its name and its address. As long as both stay, its sockets, accept loops and connections are not touched; all
+//! other settings are read for each connection.
+
+use super::{Inbox, Listening, Opened, Wiring, socket};
+use crate::model::{ListenerSpec, Problem};
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use tokio::sync::{mpsc, watch};
+
+/// What is bound, for logs, tests and the admin API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Name in the configuration.
+    pub name: Arc<str>,
+    /// Address, the port chosen.
+    pub address: SocketAddr,
+}
+
+/// The control thread's side: which listeners are bound.
+#[derive(Debug)]
+pub struct Listeners {
+    workers: Vec<mpsc::UnboundedSender<Opened>>,
+    wiring: Arc<Wiring>,
+    running: Vec<Running>,
+    /// Told to close; their sockets may be open for a moment still, and the port is ours.
+    closing: Vec<Weak<Listening>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    /// The address as wanted, port 0 included.
+    wanted: SocketAddr,
+    listening: Arc<Listening>,
+    stop: watch::Sender<bool>,
+}
+
+impl Running {
+    fn is(&self, spec: &ListenerSpec) -> bool {
+        *self.listening.name == *spec.name && self.wanted == spec.address
+    }
+}
+
+impl Listeners {
+    /// No listener yet, and the inbox of each of `workers` workers.
+    pub fn new(workers: usize, wiring: Wiring) -> (Self, Vec<Inbox>) {
+        let (workers, inboxes) = (0..workers)
+            .map(|_| {
+                let (sender, receiver) = mpsc::unbounded_channel();
+                (sender, Inbox(receiver))
+            })
+            .unzip();
+        (Self { workers, wiring: Arc::new(wiring), running: Vec::new(), closing: Vec::new() }, inboxes)
+    }
+
+    /// Binds what is new, closes what is gone, leaves alone what stays (same name and address). A listener that cannot be bound is
+    /// a problem of its own; calling again with the same list tries again. New ones are bound before old ones close, so that a
+    /// renamed listener misses no connection.
+    pub fn reconcile(&mut self, wanted: &[Arc<ListenerSpec>]) -> Vec<Problem> {
+        self.closing.retain(|listening| listening.strong_count() > 0);
+        let (stay, gone) = std::mem::take(&mut self.running)
+            .into_iter()
+            .partition(|running: &Running| wanted.iter().any(|spec| running.is(spec)));
+        self.running = stay;
+        self.closing.extend(gone.iter().map(|running: &Running| Arc::downgrade(&running.listening)));
+        let mut problems = Vec::new();
+        for spec in wanted {
+            if self.running.iter().any(|running| running.is(spec)) {
+                continue;
+            }
+            match self.open(spec) {
+                Ok(running) => self.running.push(running),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        gone.iter().for_each(close);
+        problems
+    }
+
+    /// What is bound now.
+    pub fn bound(&self) -> Vec<Bound> {
+        let bound =
+            |running: &Running| Bound { name: running.listening.name.clone(), address: running.listening.address };
+        self.running.iter().map(bound).collect()
+    }
+
+    /// What is bound now, with the counts of its connections.
+    pub fn listening(&self) -> impl Iterator<Item = &Arc<Listening>> {
+        self.running.iter().map(|running| &running.listening)
+    }
+
+    fn open(&self, spec: &ListenerSpec) -> Result<Running, Problem> {
+        let fail = |what: String, hint: String| {
+            tracing::error!(listener = spec.name, hint, "{what}");
+            Problem::error(spec.origin.clone(), format!("listener {:?}: {what}", spec.name), hint)
+        };
+        let address = spec.address;
+        let same = |running: &&Running| running.listening.address == address && address.port() != 0;
+        if let Some(other) = self.running.iter().find(same) {
+            let what = format!("listener {:?} has the address {address} already", other.listening.name);
+            return Err(fail(what, "give each listener an address of its own".to_owned()));
+        }
+        let (bound, sockets) = socket::bind(address, self.workers.len(), self.holds_port(address.port()))
+            .map_err(|error| fail(error.to_string(), error.hint()))?;
+        let listening = Listening::new(&spec.name, bound, &self.wiring.registry);
+        let (stop, stopped) = watch::channel(false);
+        for (worker, socket) in self.workers.iter().zip(sockets) {
+            let (listening, wiring) = (listening.clone(), self.wiring.clone());
+            // A worker that is gone takes nothing; its socket closes with the message.
+            let _ = worker.send(Opened { listening, wiring, socket, stop: stopped.clone() });
+        }
+        tracing::info!(listener = spec.name, address = %bound, "listening");
+        Ok(Running { wanted: address, listening, stop })
+    }
+
+    /// Whether one of our own sockets may be on this port, so that sharing it is no accident.
+    fn holds_port(&self, port: u16) -> bool {
+        let closing = self.closing.iter().filter_map(Weak::upgrade).map(|listening| listening.address);
+        self.running.iter().map(|running| running.listening.address).chain(closing).any(|ours| ours.port() == port)
+    }
+}
+
+fn close(running: &Running) {
+    running.listening.close();
+    running.stop.send_replace(true);
+    tracing::info!(listener = &*running.listening.name, address = %running.listening.address, "listener closed");
+}
