@@ -90,6 +90,8 @@ fn target(name: &str) -> Result<&str, ValueError> {
 pub struct Log {
     handle: reload::Handle<Targets, Registry>,
     level: Arc<Mutex<Level>>,
+    /// The handle works as long as its subscriber lives; the process's own is kept by `tracing`.
+    _kept: Option<Dispatch>,
 }
 
 /// Why logging could not be set up or changed.
@@ -113,7 +115,8 @@ impl Log {
 
     /// A log that goes nowhere, for the parts that only need a handle.
     pub fn disconnected() -> Self {
-        Self::build(LogFormat::Text, Level::default(), std::io::sink, false).1
+        let (subscriber, log) = Self::build(LogFormat::Text, Level::default(), std::io::sink, false);
+        Self { _kept: Some(Dispatch::new(subscriber)), ..log }
     }
 
     fn build<W>(format: LogFormat, level: Level, writer: W, colours: bool) -> (impl Subscriber + Send + Sync, Self)
@@ -126,7 +129,7 @@ impl Log {
             LogFormat::Json => layer().json().flatten_event(true).with_writer(writer).boxed(),
         };
         let subscriber = tracing_subscriber::registry().with(filter).with(lines);
-        (subscriber, Self { handle, level: Arc::new(Mutex::new(level)) })
+        (subscriber, Self { handle, level: Arc::new(Mutex::new(level)), _kept: None })
     }
 
     /// The level that holds now.

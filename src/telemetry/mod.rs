@@ -18,3 +18,6 @@ pub use families::{Family, Kind};
 pub use log::{Level, Log, LogError, LogFormat, Seldom};
 pub use metrics::{Counter, Gauge, Histogram, Registry, set_worker};
 pub use render::CONTENT_TYPE;
+
+#[cfg(test)]
+pub(crate) use render::tests::parse as parse_scrape;

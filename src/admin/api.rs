@@ -1,0 +1,116 @@
+//! What serves, and what became of what was asked for, as JSON?
+//!
+//! Lists are `{"total", "offset", "items"}` and take `q` (text that an item must hold), `offset` and `limit` (1000). Keys may be
+//! added; those that are there keep their meaning. Times are seconds since the epoch.
+
+use super::Desk;
+use super::query::Query;
+use super::reply::{self, Reply};
+use crate::model::{Problem, Severity};
+use serde::Serialize;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// `GET /api/v1/config`
+#[derive(Debug, Serialize)]
+struct Config {
+    version: &'static str,
+    /// Of the configuration that serves; 0 before the first.
+    generation: u64,
+    /// When it was published; null before the first.
+    published_at: Option<f64>,
+    /// How long the steps of that took, in microseconds.
+    timings_us: Timings,
+    problems: Counts,
+    ready: bool,
+    /// What is waited for; empty when ready.
+    waiting: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Timings {
+    merge: u128,
+    compile: u128,
+    swap: u128,
+}
+
+#[derive(Debug, Serialize)]
+struct Counts {
+    errors: usize,
+    warnings: usize,
+}
+
+pub(super) fn config(desk: &Desk, _: &Query) -> Reply {
+    let report = desk.handles.report.borrow().clone();
+    let count = |severity| report.problems.iter().filter(|problem| problem.severity == severity).count();
+    let waiting = desk.handles.readiness.reasons();
+    reply::json(&Config {
+        version: env!("CARGO_PKG_VERSION"),
+        generation: report.generation,
+        published_at: report.published_at.map(seconds),
+        timings_us: Timings {
+            merge: report.timings.merge.as_micros(),
+            compile: report.timings.compile.as_micros(),
+            swap: report.timings.swap.as_micros(),
+        },
+        problems: Counts { errors: count(Severity::Error), warnings: count(Severity::Warning) },
+        ready: waiting.is_empty(),
+        waiting,
+    })
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// An item of `GET /api/v1/problems`
+#[derive(Debug, Serialize)]
+struct ProblemView<'a> {
+    /// `error`: not honoured. `warning`: honoured, but probably not what was meant.
+    severity: &'static str,
+    /// File or object.
+    place: &'a str,
+    line: Option<u32>,
+    column: Option<u32>,
+    /// Key path in the document.
+    key: &'a str,
+    /// The four above, as compilers write them.
+    at: String,
+    what: &'a str,
+    hint: &'a str,
+}
+
+impl<'a> ProblemView<'a> {
+    fn of(problem: &'a Problem) -> Self {
+        let origin = &problem.origin;
+        Self {
+            severity: match problem.severity {
+                Severity::Error => "error",
+                Severity::Warning => "warning",
+            },
+            place: &origin.place,
+            line: origin.position.map(|at| at.line),
+            column: origin.position.map(|at| at.column),
+            key: &origin.key,
+            at: origin.to_string(),
+            what: &problem.what,
+            hint: &problem.hint,
+        }
+    }
+}
+
+pub(super) fn problems(desk: &Desk, query: &Query) -> Reply {
+    let problems = desk.handles.report.borrow().problems.clone();
+    reply::json(&query.page(problems.iter(), ToString::to_string, ProblemView::of))
+}
+
+/// Items are [`crate::telemetry::ConnectionView`]; `total` counts those without a row, too.
+pub(super) fn connections(desk: &Desk, query: &Query) -> Reply {
+    let (open, views) = desk.handles.connections.list(MAX_CONNECTIONS);
+    let mut page = query.page(views.into_iter(), |view| format!("{} {}", view.peer, view.listener), |view| view);
+    if query.get("q").is_none_or(str::is_empty) {
+        page.total = open;
+    }
+    reply::json(&page)
+}
+
+const MAX_CONNECTIONS: usize = 1000;
