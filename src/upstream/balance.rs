@@ -257,3 +257,244 @@ impl Turns {
         turn.checked_rem(length).unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{BalancePolicy, ClusterSpec, EndpointSpec, HashKey};
+    use crate::upstream::testing::{address, cluster, endpoints, members, spec};
+    use crate::upstream::{Cluster, Outcome};
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+    use std::net::SocketAddr;
+
+    fn with(balance: BalancePolicy, weights: &[u32]) -> Arc<Cluster> {
+        cluster(&ClusterSpec { balance, ..spec(weights) })
+    }
+
+    fn every_policy() -> [BalancePolicy; 4] {
+        let hash = BalancePolicy::Hash(HashKey::Source);
+        [BalancePolicy::LeastRequest, BalancePolicy::RoundRobin, BalancePolicy::Random, hash]
+    }
+
+    /// How often each address is picked in so many picks.
+    fn picks(cluster: &Cluster, tried: &[EndpointId], times: u64) -> HashMap<SocketAddr, u64> {
+        let mut counts = HashMap::new();
+        for n in 0..times {
+            let hash = matches!(cluster.spec().balance, BalancePolicy::Hash(_)).then(|| random::mix(n));
+            *counts.entry(cluster.pick(tried, hash).unwrap().address).or_default() += 1;
+        }
+        counts
+    }
+
+    #[test]
+    fn a_dead_endpoint_is_skipped_by_every_policy() {
+        for balance in every_policy() {
+            let cluster = with(balance, &[1, 2, 3]);
+            cluster.ward.judge(&members(&cluster)[1], false);
+            let counts = picks(&cluster, &[], 500);
+            assert_eq!((counts.len(), counts.get(&address(1))), (2, None), "{:?}", cluster.spec().balance);
+        }
+    }
+
+    #[test]
+    fn a_tried_endpoint_is_not_picked_again() {
+        for balance in every_policy() {
+            let cluster = with(balance, &[1, 1, 1]);
+            let ids: Vec<_> = members(&cluster).iter().map(|e| e.id).collect();
+            assert_eq!(picks(&cluster, &ids[..2], 50), HashMap::from([(address(2), 50)]));
+            assert_eq!(cluster.pick(&ids, Some(1)).unwrap_err(), PickError::AllTried);
+            assert_eq!(cluster.pick(&ids, None).unwrap_err(), PickError::AllTried);
+        }
+    }
+
+    #[test]
+    fn an_endpoint_without_weight_takes_no_requests() {
+        for balance in every_policy() {
+            let draining = with(balance.clone(), &[0, 1, 0]);
+            assert_eq!(picks(&draining, &[], 50), HashMap::from([(address(1), 50)]));
+            assert_eq!(with(balance.clone(), &[0]).pick(&[], None).unwrap_err(), PickError::NoEndpoints);
+            assert_eq!(with(balance, &[]).pick(&[], Some(1)).unwrap_err(), PickError::NoEndpoints);
+        }
+    }
+
+    #[test]
+    fn a_failing_endpoint_is_not_retried_on_while_another_is_well() {
+        let cluster = with(BalancePolicy::LeastRequest, &[1, 1]);
+        let all = members(&cluster);
+        cluster.ward.judge(&all[0], false);
+        assert_eq!(cluster.pick(&[all[1].id], None).unwrap_err(), PickError::AllTried);
+    }
+
+    #[test]
+    fn where_every_endpoint_fails_its_checks_all_are_picked() {
+        for balance in every_policy() {
+            let cluster = with(balance, &[1, 1, 1]);
+            members(&cluster).iter().for_each(|e| assert!(cluster.ward.judge(e, false)));
+            assert_eq!(picks(&cluster, &[], 500).len(), 3);
+        }
+    }
+
+    #[test]
+    fn where_nobody_is_well_those_that_pass_their_checks_come_first() {
+        let cluster = with(BalancePolicy::LeastRequest, &[1, 1]);
+        let all = members(&cluster);
+        (0..5).for_each(|_| all[0].report(Outcome::Reset));
+        cluster.ward.judge(&all[1], false);
+        assert_eq!(picks(&cluster, &[], 50), HashMap::from([(address(0), 50)]));
+        all[0].report(Outcome::Success);
+        assert!(!all[0].is_ejected(), "in panic a success is believed");
+    }
+
+    #[test]
+    fn of_two_the_one_with_fewer_requests_is_picked() {
+        let cluster = with(BalancePolicy::LeastRequest, &[1, 1]);
+        let _busy = cluster.try_admit(&members(&cluster)[0]).unwrap();
+        assert_eq!(picks(&cluster, &[], 50), HashMap::from([(address(1), 50)]));
+    }
+
+    #[test]
+    fn requests_in_flight_count_for_the_weight() {
+        let cluster = with(BalancePolicy::LeastRequest, &[1, 3]);
+        let all = members(&cluster);
+        let busy: Vec<_> = [0, 1, 1].iter().map(|&at: &usize| cluster.try_admit(&all[at]).unwrap()).collect();
+        assert_eq!(picks(&cluster, &[], 50), HashMap::from([(address(1), 50)]), "2 of 3 are less than 1 of 1");
+        drop(busy);
+    }
+
+    #[test]
+    fn least_request_keeps_everyone_equally_busy() {
+        let cluster = with(BalancePolicy::LeastRequest, &[1; 10]);
+        let permits: Vec<_> =
+            (0..1000).map(|_| cluster.try_admit(&cluster.pick(&[], None).unwrap()).unwrap()).collect();
+        let busy: Vec<_> = members(&cluster).iter().map(|e| e.in_flight()).collect();
+        assert!(busy.iter().all(|n| (90..=110).contains(n)), "{busy:?}");
+        drop(permits);
+        assert!(members(&cluster).iter().all(|e| e.in_flight() == 0));
+    }
+
+    #[test]
+    fn shares_are_as_weights_say() {
+        for balance in every_policy() {
+            let cluster = with(balance, &[1, 2, 5]);
+            let counts = picks(&cluster, &[], 16_000);
+            for (at, share) in [(0, 2_000), (1, 4_000), (2, 10_000)] {
+                let count = counts[&address(at)];
+                assert!(count.abs_diff(share) < 400, "{:?}: {at} got {count}", cluster.spec().balance);
+            }
+        }
+    }
+
+    #[test]
+    fn turns_go_round() {
+        let cluster = with(BalancePolicy::RoundRobin, &[1, 1, 1]);
+        let order: Vec<_> = (0..6).map(|_| cluster.pick(&[], None).unwrap().address).collect();
+        assert_eq!(order[..3], order[3..]);
+        assert_ne!(order[0], order[1]);
+        assert_ne!(order[1], order[2]);
+    }
+
+    #[test]
+    fn the_neighbour_of_a_dead_endpoint_does_not_take_its_turns() {
+        let cluster = with(BalancePolicy::RoundRobin, &[1, 1, 1, 1]);
+        cluster.ward.judge(&members(&cluster)[1], false);
+        assert_eq!(picks(&cluster, &[], 300).into_values().collect::<Vec<_>>(), [100, 100, 100]);
+    }
+
+    #[test]
+    fn weighted_turns_are_spread_evenly() {
+        assert_eq!(*turns(&[1, 1, 2]), [2, 0, 1, 2]);
+        assert_eq!(*turns(&[500, 1000]), [1, 0, 1]);
+        assert!(turns(&[u32::MAX, 1, u32::MAX - 1]).len() <= 16_400);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_share_of_a_new_endpoint_grows_from_a_tenth_to_all_of_it() {
+        for balance in [BalancePolicy::Random, BalancePolicy::RoundRobin, BalancePolicy::LeastRequest] {
+            let slow_start = Duration::from_secs(10);
+            let cluster = cluster(&ClusterSpec { balance, slow_start, ..spec(&[1, 1]) });
+            assert!(picks(&cluster, &[], 100).len() == 2, "those of the start are not slowed");
+            cluster.set_members(&endpoints(&[1, 1, 1]));
+            let share = || picks(&cluster, &[], 6_000).get(&address(2)).copied().unwrap_or(0);
+            let first = share();
+            assert!((150..500).contains(&first), "{first} of 2000");
+            tokio::time::advance(slow_start / 2).await;
+            let half = share();
+            assert!((1_000..1_700).contains(&half), "{half} of 2000");
+            tokio::time::advance(slow_start).await;
+            let all = share();
+            assert!((1_800..2_200).contains(&all), "{all} of 2000");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_without_a_free_place_is_picked_only_where_all_are_full() {
+        let cluster = cluster(&ClusterSpec { balance: BalancePolicy::Random, max_in_flight: 1, ..spec(&[1, 1]) });
+        let all = members(&cluster);
+        let _one = cluster.try_admit(&all[0]).unwrap();
+        assert_eq!(picks(&cluster, &[], 50), HashMap::from([(address(1), 50)]));
+        let _two = cluster.try_admit(&all[1]).unwrap();
+        assert_eq!(picks(&cluster, &[], 50).len(), 2);
+    }
+
+    /// Where each of many keys goes.
+    fn owners(cluster: &Cluster) -> Vec<SocketAddr> {
+        (0..500).map(|n| cluster.pick(&[], Some(random::mix(n))).unwrap().address).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn when_an_endpoint_leaves_only_its_keys_go_elsewhere(
+            weights in proptest::collection::vec(1u32..5, 2..12),
+            leaves in any::<proptest::sample::Index>(),
+        ) {
+            let leaves = leaves.index(weights.len());
+            let cluster = with(BalancePolicy::Hash(HashKey::Source), &weights);
+            let before = owners(&cluster);
+            let mut rest = endpoints(&weights);
+            rest.remove(leaves);
+            cluster.set_members(&rest);
+            for (old, new) in before.iter().zip(owners(&cluster)) {
+                prop_assert_ne!(new, address(leaves));
+                prop_assert!(*old == new || *old == address(leaves), "{} went to {}", old, new);
+            }
+        }
+
+        #[test]
+        fn a_key_has_the_same_endpoint_for_any_order_of_definition(
+            weights in proptest::collection::vec(1u32..5, 1..8),
+            order in any::<u64>(),
+        ) {
+            let mut shuffled: Vec<EndpointSpec> = endpoints(&weights);
+            shuffled.sort_by_key(|e| random::mix(order ^ u64::from(e.address.ip().is_ipv4()) ^ hash::endpoint(e.address)));
+            let one = with(BalancePolicy::Hash(HashKey::Source), &weights);
+            let other = cluster(&ClusterSpec { endpoints: shuffled, ..one.spec().clone() });
+            prop_assert_eq!(owners(&one), owners(&other));
+        }
+
+        #[test]
+        fn whoever_is_picked_may_be_picked(
+            endpoints in proptest::collection::vec((0u32..4, any::<bool>(), any::<bool>()), 0..10),
+            policy in 0usize..4,
+        ) {
+            let weights: Vec<u32> = endpoints.iter().map(|e| e.0).collect();
+            let cluster = with(every_policy()[policy].clone(), &weights);
+            let all = members(&cluster);
+            for (member, (_, healthy, _)) in all.iter().zip(&endpoints) {
+                cluster.ward.judge(member, *healthy);
+            }
+            let tried: Vec<_> = all.iter().zip(&endpoints).filter(|(_, e)| e.2).map(|(m, _)| m.id).collect();
+            let open = || all.iter().filter(|e| e.weight() > 0);
+            let calm = open().any(|e| e.is_healthy());
+            match cluster.pick(&tried, Some(7)) {
+                Ok(e) => prop_assert!(e.weight() > 0 && !tried.contains(&e.id) && (e.is_healthy() || !calm)),
+                Err(PickError::NoEndpoints) => prop_assert_eq!(open().count(), 0),
+                Err(PickError::AllTried) => {
+                    prop_assert!(open().all(|e| tried.contains(&e.id) || (calm && !e.is_healthy())));
+                }
+            }
+        }
+    }
+}

@@ -110,3 +110,51 @@ impl Window {
         (retries + 1) * 100 <= requests * percent
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::testing::{cluster, spec};
+    use std::time::Duration;
+    use tokio::time::advance;
+
+    /// How many retries of so many tries are allowed now.
+    fn allowed(budget: &RetryBudget, tries: u32) -> u32 {
+        (0..tries).map(|_| u32::from(budget.try_retry())).sum()
+    }
+
+    fn requests(budget: &RetryBudget, requests: u32) {
+        (0..requests).for_each(|_| budget.on_request());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn three_retries_a_second_are_always_allowed() {
+        let cluster = cluster(&spec(&[1]));
+        for _ in 0..15 {
+            assert_eq!(allowed(cluster.budget(), 10), 3);
+            advance(Duration::from_secs(1)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fifth_of_recent_requests_may_be_retried() {
+        let cluster = cluster(&spec(&[1]));
+        requests(cluster.budget(), 1000);
+        assert_eq!(allowed(cluster.budget(), 1000), 200);
+        advance(Duration::from_secs(5)).await;
+        requests(cluster.budget(), 100);
+        assert_eq!(allowed(cluster.budget(), 1000), 20);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_of_long_ago_allow_nothing() {
+        let cluster = cluster(&spec(&[1]));
+        for _ in 0..100 {
+            requests(cluster.budget(), 1000);
+            advance(Duration::from_secs(1)).await;
+        }
+        assert!((1_700..=2_000).contains(&allowed(cluster.budget(), 10_000)));
+        advance(Duration::from_secs(11)).await;
+        assert_eq!(allowed(cluster.budget(), 10_000), 3);
+    }
+}

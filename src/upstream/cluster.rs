@@ -180,3 +180,75 @@ impl Drop for Cluster {
         self.ward.resize(self.members.load().iter(), &[]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::testing::{cluster, endpoints, members, spec};
+    use crate::upstream::{Outcome, testing};
+
+    #[test]
+    fn endpoints_that_stay_keep_their_health_and_their_counts() {
+        let cluster = cluster(&spec(&[1, 1, 1]));
+        let before = members(&cluster);
+        cluster.ward.judge(&before[0], false);
+        before[1].report(Outcome::Reset);
+        let _permit = cluster.try_admit(&before[1]).unwrap();
+        cluster.set_members(&endpoints(&[1, 7]));
+        let after = members(&cluster);
+        assert!(Arc::ptr_eq(&before[0], &after[0]) && Arc::ptr_eq(&before[1], &after[1]));
+        assert!(!after[0].is_healthy());
+        assert_eq!((after[1].weight(), after[1].totals(), after[1].in_flight()), (7, (1, 1), 1));
+        assert!(before[2].has_left() && !before[1].has_left());
+    }
+
+    #[test]
+    fn an_endpoint_that_comes_back_is_another_one() {
+        let cluster = cluster(&spec(&[1, 1]));
+        let before = members(&cluster);
+        cluster.set_members(&endpoints(&[1]));
+        cluster.set_members(&endpoints(&[1, 1]));
+        assert_ne!(before[1].id, members(&cluster)[1].id);
+    }
+
+    #[test]
+    fn the_same_endpoints_in_another_order_are_no_change() {
+        let cluster = cluster(&spec(&[1, 2]));
+        let changes = cluster.changes();
+        let mut reversed = endpoints(&[1, 2]);
+        reversed.reverse();
+        reversed.push(reversed[0].clone());
+        cluster.set_members(&reversed);
+        assert!(!changes.has_changed().unwrap());
+        assert_eq!(cluster.members().len(), 2);
+    }
+
+    #[test]
+    fn no_endpoints_at_all_is_an_error_at_once() {
+        let cluster = cluster(&spec(&[1]));
+        cluster.set_members(&[]);
+        assert_eq!(cluster.pick(&[], None).unwrap_err(), PickError::NoEndpoints);
+        cluster.set_members(&endpoints(&[1]));
+        assert!(cluster.pick(&[], None).is_ok());
+    }
+
+    #[test]
+    fn the_scrape_tells_how_endpoints_stand_and_forgets_a_dropped_cluster() {
+        let registry = Registry::new(1, 1000);
+        let cluster = Cluster::new(&spec(&[1, 1, 1, 1]), None, &registry);
+        let all = members(&cluster);
+        cluster.ward.judge(&all[0], false);
+        (0..5).for_each(|_| all[1].report(Outcome::Status(503)));
+        let line = |state, n| format!("tidegate_endpoints{{cluster=\"test\",state=\"{state}\"}} {n}\n");
+        let scrape = registry.render();
+        for wanted in [line("healthy", 2), line("unhealthy", 1), line("ejected", 1)] {
+            assert!(scrape.contains(&wanted), "{wanted} is not in {scrape}");
+        }
+        cluster.set_members(&testing::endpoints(&[1]));
+        assert!(registry.render().contains(&line("ejected", 0)));
+        let other = Cluster::new(&spec(&[1, 1]), None, &registry);
+        drop((cluster, all));
+        assert!(registry.render().contains(&line("healthy", 2)), "those of the other cluster of this name");
+        drop(other);
+    }
+}

@@ -56,7 +56,7 @@ pub(crate) const LEFT: u32 = 16;
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Load {
-    pending: AtomicU32,
+    in_flight: AtomicU32,
     idle: AtomicU32,
     attempts: AtomicU64,
 }
@@ -147,7 +147,7 @@ impl Endpoint {
 
     /// Requests in flight, over all workers; those that wait for a place are not among them.
     pub fn in_flight(&self) -> u32 {
-        self.pending().saturating_sub(self.waiting.load(Relaxed))
+        self.load.in_flight.load(Relaxed)
     }
 
     /// Requests that wait for a place.
@@ -167,15 +167,16 @@ impl Endpoint {
 
     /// Requests in flight and those that wait: what balancing compares.
     pub(crate) fn pending(&self) -> u32 {
-        self.load.pending.load(Relaxed)
+        let waiting = if self.places.is_some() { self.waiting() } else { 0 };
+        self.in_flight().saturating_add(waiting)
     }
 
     pub(crate) fn enter(&self) {
-        self.load.pending.fetch_add(1, Relaxed);
+        self.load.in_flight.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn exit(&self) {
-        self.load.pending.fetch_sub(1, Relaxed);
+        self.load.in_flight.fetch_sub(1, Relaxed);
     }
 
     pub(crate) fn wait(&self, begins: bool) {

@@ -143,3 +143,190 @@ fn reason(answer: &Result<Result<(), CheckError>, tokio::time::error::Elapsed>) 
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ClusterSpec, EndpointSpec, HealthCheck, UpstreamProtocol};
+    use crate::upstream::io::{Beside, Io};
+    use crate::upstream::testing::{at, cluster, members};
+    use bytes::Bytes;
+    use http::{HeaderMap, HeaderValue, Response};
+    use http_body_util::{BodyExt, Full};
+    use hyper::body::Incoming;
+    use hyper::service::service_fn;
+    use std::convert::Infallible;
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicU16, Ordering::SeqCst};
+    use tokio::net::{TcpListener, TcpStream};
+
+    fn checked(address: SocketAddr, check: HealthCheck) -> ClusterSpec {
+        let (interval, timeout) = (Duration::from_millis(5), Duration::from_secs(5));
+        let check = HealthCheckSpec { check, interval, timeout, healthy: 2, unhealthy: 3 };
+        ClusterSpec { health_check: Some(check), ..at(address) }
+    }
+
+    async fn until(condition: impl Fn() -> bool) {
+        let poll = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), poll).await.expect("it became true");
+    }
+
+    /// Checks made so far, successes and failures.
+    fn checks(cluster: &Cluster) -> u64 {
+        ["success", "failure"]
+            .map(|result| cluster.ward.meters.rare(&families::HEALTH_CHECKS, Some(("result", result))).get())
+            .iter()
+            .sum()
+    }
+
+    async fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    /// Answers everything with the status that is set, on HTTP/1 or HTTP/2.
+    async fn answer(listener: TcpListener, status: Arc<AtomicU16>, http2: bool) {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let status = Arc::clone(&status);
+            connections.spawn(async move {
+                let service = service_fn(move |request: hyper::Request<Incoming>| {
+                    let response = respond(&request, status.load(SeqCst));
+                    async { Ok::<_, Infallible>(response) }
+                });
+                if http2 {
+                    serve_http2(stream, service).await;
+                } else {
+                    _ = hyper::server::conn::http1::Builder::new().serve_connection(Io(stream), service).await;
+                }
+            });
+        }
+    }
+
+    async fn serve_http2<S, B>(stream: TcpStream, service: S)
+    where
+        S: hyper::service::Service<hyper::Request<Incoming>, Response = Response<B>, Error = Infallible>,
+        S::Future: Send + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Error + Send + Sync,
+    {
+        let builder = hyper::server::conn::http2::Builder::new(Beside::default());
+        _ = builder.serve_connection(Io(stream), service).await;
+    }
+
+    /// A plain response; for a gRPC path a health answer whose serving status is the status.
+    fn respond(
+        request: &hyper::Request<Incoming>,
+        status: u16,
+    ) -> Response<impl http_body::Body<Data = Bytes, Error = Infallible> + use<>> {
+        let grpc = request.uri().path() == "/grpc.health.v1.Health/Check";
+        let message = [0, 0, 0, 0, 2, 0x08, u8::try_from(status).unwrap_or(0)];
+        let body = if grpc { Full::from(message.to_vec()) } else { Full::default() };
+        let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))]);
+        let response = Response::builder().status(if grpc { 200 } else { status });
+        response.body(body.with_trailers(async move { grpc.then_some(Ok(trailers)) })).unwrap()
+    }
+
+    async fn follows_the_answers(spec: ClusterSpec, listener: TcpListener, good: u16, bad: u16) {
+        let status = Arc::new(AtomicU16::new(bad));
+        let http2 = spec.protocol == UpstreamProtocol::Http2;
+        let answers = tokio::spawn(answer(listener, Arc::clone(&status), http2));
+        let cluster = cluster(&spec);
+        let endpoint = members(&cluster).remove(0);
+        assert!(endpoint.is_healthy(), "until it is found otherwise");
+        let checks = tokio::spawn(run(Arc::downgrade(&cluster)));
+        until(|| !endpoint.is_healthy()).await;
+        status.store(good, SeqCst);
+        until(|| endpoint.is_healthy()).await;
+        drop(cluster);
+        checks.await.unwrap();
+        answers.abort();
+    }
+
+    #[tokio::test]
+    async fn http_checks_follow_the_status() {
+        let (listener, address) = listener().await;
+        let check = HealthCheck::Http { path: "/health".into(), host: None, status: None };
+        follows_the_answers(checked(address, check), listener, 204, 500).await;
+    }
+
+    #[tokio::test]
+    async fn http_checks_may_want_one_status() {
+        let (listener, address) = listener().await;
+        let check = HealthCheck::Http { path: "/".into(), host: Some("a.test".into()), status: Some(418) };
+        follows_the_answers(checked(address, check), listener, 418, 200).await;
+    }
+
+    #[tokio::test]
+    async fn http_checks_speak_the_protocol_of_the_cluster() {
+        let (listener, address) = listener().await;
+        let check = HealthCheck::Http { path: "/".into(), host: None, status: None };
+        let spec = ClusterSpec { protocol: UpstreamProtocol::Http2, ..checked(address, check) };
+        follows_the_answers(spec, listener, 200, 503).await;
+    }
+
+    #[tokio::test]
+    async fn grpc_checks_follow_the_serving_status() {
+        let (listener, address) = listener().await;
+        let check = HealthCheck::Grpc { service: "shop.Cart".into() };
+        let spec = ClusterSpec { protocol: UpstreamProtocol::Http2, ..checked(address, check) };
+        follows_the_answers(spec, listener, 1, 2).await;
+    }
+
+    #[tokio::test]
+    async fn tcp_checks_follow_the_port_and_the_members() {
+        let (listener, address) = listener().await;
+        let (other, elsewhere) = self::listener().await;
+        drop(other);
+        let cluster = cluster(&checked(address, HealthCheck::Tcp));
+        let checks_run = tokio::spawn(run(Arc::downgrade(&cluster)));
+        until(|| checks(&cluster) >= 4).await;
+        assert!(members(&cluster)[0].is_healthy());
+        let both = [address, elsewhere].map(|address| EndpointSpec { address, weight: 1 });
+        cluster.set_members(&both);
+        let new = members(&cluster).into_iter().find(|e| e.address == elsewhere).unwrap();
+        until(|| !new.is_healthy()).await;
+        cluster.set_members(&both[..1]);
+        let seen = Arc::downgrade(&new);
+        drop(new);
+        until(|| seen.strong_count() == 0).await;
+        drop((cluster, listener));
+        checks_run.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_cluster_without_checks_is_not_watched() {
+        let cluster = cluster(&at("127.0.0.1:1".parse().unwrap()));
+        run(Arc::downgrade(&cluster)).await;
+    }
+
+    #[test]
+    fn verdicts_need_answers_in_a_row() {
+        let cluster = cluster(&checked("127.0.0.1:1".parse().unwrap(), HealthCheck::Tcp));
+        let endpoint = members(&cluster).remove(0);
+        let mut watch = Watch::new(&cluster, &endpoint, cluster.spec().health_check.clone().unwrap());
+        let mut hear = |answers: &str| {
+            for answer in answers.chars() {
+                let answer = if answer == '+' { Ok(()) } else { Err(CheckError::NotServing) };
+                watch.hear(&cluster, Ok(answer));
+            }
+            endpoint.is_healthy()
+        };
+        assert!(hear("--+--"));
+        assert!(!hear("-"));
+        assert!(!hear("+-+-"));
+        assert!(hear("++"));
+    }
+
+    #[test]
+    fn the_pause_is_jittered() {
+        let pauses: Vec<_> = (0..100).map(|_| share(Duration::from_secs(1), 90, 110)).collect();
+        assert!(pauses.iter().all(|p| (900..=1100).contains(&p.as_millis())));
+        assert!(pauses.iter().any(|p| p.as_millis() < 950) && pauses.iter().any(|p| p.as_millis() > 1050));
+    }
+}

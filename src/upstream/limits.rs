@@ -136,3 +136,90 @@ impl Drop for Waiting<'_> {
         self.endpoint.ward.meters.queued().sub(1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ClusterSpec;
+    use crate::upstream::testing::{cluster, members, spec};
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+    use tokio::time::Instant;
+
+    fn limited(max_in_flight: u32, max_queue: u32) -> (Arc<Cluster>, Arc<Endpoint>) {
+        let cluster = cluster(&ClusterSpec { max_in_flight, max_queue, ..spec(&[1]) });
+        let endpoint = members(&cluster).remove(0);
+        (cluster, endpoint)
+    }
+
+    #[tokio::test]
+    async fn without_a_limit_everyone_is_admitted_and_counted() {
+        let (cluster, endpoint) = limited(0, 0);
+        let mut permits = Vec::new();
+        for _ in 0..100 {
+            permits.push(cluster.admit(&endpoint).await.unwrap());
+        }
+        assert_eq!((endpoint.in_flight(), permits[0].endpoint().id), (100, endpoint.id));
+        drop(permits);
+        assert_eq!(endpoint.in_flight(), 0);
+    }
+
+    #[tokio::test]
+    async fn beyond_the_limit_requests_wait_in_the_order_they_came() {
+        let (cluster, endpoint) = limited(1, 10);
+        let first = cluster.admit(&endpoint).await.unwrap();
+        let (mut second, mut third) = (pin!(cluster.admit(&endpoint)), pin!(cluster.admit(&endpoint)));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(second.as_mut().poll(&mut cx).is_pending() && third.as_mut().poll(&mut cx).is_pending());
+        assert_eq!((endpoint.in_flight(), endpoint.waiting()), (1, 2));
+        drop(first);
+        assert!(cluster.try_admit(&endpoint).is_none(), "nobody overtakes");
+        assert!(third.as_mut().poll(&mut cx).is_pending());
+        let second = second.await.unwrap();
+        assert_eq!((endpoint.in_flight(), endpoint.waiting()), (1, 1));
+        drop(second);
+        drop(third.await.unwrap());
+        assert_eq!((endpoint.in_flight(), endpoint.waiting(), cluster.describe().waiting), (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_too_long_is_refused() {
+        let (cluster, endpoint) = limited(1, 10);
+        let first = cluster.admit(&endpoint).await.unwrap();
+        let start = Instant::now();
+        assert_eq!(cluster.admit(&endpoint).await.unwrap_err(), AdmitError::Timeout);
+        assert_eq!(start.elapsed().as_secs(), 5);
+        drop(first);
+        assert!(cluster.try_admit(&endpoint).is_some(), "the place did not go to who left");
+    }
+
+    #[tokio::test]
+    async fn the_queue_is_bounded() {
+        let (cluster, endpoint) = limited(1, 1);
+        let first = cluster.admit(&endpoint).await.unwrap();
+        let mut second = Box::pin(cluster.admit(&endpoint));
+        assert!(second.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(cluster.admit(&endpoint).await.unwrap_err(), AdmitError::QueueFull);
+        drop(second);
+        assert_eq!(cluster.describe().waiting, 0, "a client that left waits no more");
+        drop(first);
+        assert!(cluster.admit(&endpoint).await.is_ok());
+    }
+
+    #[test]
+    fn a_place_that_one_worker_frees_wakes_another() {
+        let (cluster, endpoint) = limited(1, 10);
+        let first = cluster.try_admit(&endpoint).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+                runtime.block_on(cluster.admit(&endpoint)).unwrap();
+            });
+            while endpoint.waiting() == 0 {
+                std::thread::yield_now();
+            }
+            drop(first);
+        });
+        assert_eq!(endpoint.in_flight(), 0);
+    }
+}

@@ -19,6 +19,8 @@ mod proxy_header;
 mod random;
 pub mod shared;
 pub mod stream;
+#[cfg(test)]
+mod testing;
 pub mod view;
 
 pub use balance::Members;

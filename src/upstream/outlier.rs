@@ -199,3 +199,150 @@ impl Ward {
 fn millis(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{BalancePolicy, ClusterSpec, HashKey};
+    use crate::upstream::testing::{cluster, endpoints, members, spec};
+    use crate::upstream::{Cluster, Outcome};
+    use std::time::Duration;
+    use tokio::time::advance;
+
+    fn fail(endpoint: &Endpoint, times: u32) {
+        (0..times).for_each(|_| endpoint.report(Outcome::ConnectFailed));
+    }
+
+    /// Whether one of many picks is this endpoint, and how many.
+    fn picked(cluster: &Cluster, endpoint: &Endpoint) -> usize {
+        (0..100).filter(|_| cluster.pick(&[], None).unwrap().id == endpoint.id).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_in_a_row_eject_and_a_success_between_them_does_not() {
+        let cluster = cluster(&spec(&[1, 1]));
+        let one = &members(&cluster)[0];
+        fail(one, 4);
+        one.report(Outcome::Status(404));
+        fail(one, 4);
+        assert!(!one.is_ejected());
+        fail(one, 1);
+        assert!(one.is_ejected());
+        assert_eq!(picked(&cluster, one), 0);
+    }
+
+    #[test]
+    fn what_counts_as_a_failure() {
+        let failures = [502, 503, 504].map(Outcome::Status);
+        let more = [Outcome::ConnectFailed, Outcome::TlsFailed, Outcome::Reset, Outcome::Timeout, Outcome::Malformed];
+        assert!(failures.iter().chain(&more).all(|o| o.is_failure()));
+        assert!(![200, 404, 500, 501, 505].iter().any(|&s| Outcome::Status(s).is_failure()));
+        assert!(!Outcome::Success.is_failure());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn never_more_than_half_of_the_endpoints_are_ejected() {
+        for (size, most) in [(1, 0), (2, 1), (3, 1), (4, 2), (7, 3)] {
+            let cluster = cluster(&spec(&vec![1; size]));
+            let all = members(&cluster);
+            all.iter().for_each(|e| fail(e, 50));
+            assert_eq!(all.iter().filter(|e| e.is_ejected()).count(), most, "of {size}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_request_probes_and_its_success_brings_the_endpoint_back() {
+        let cluster = cluster(&spec(&[1, 1, 1]));
+        let one = &members(&cluster)[0];
+        fail(one, 5);
+        advance(Duration::from_millis(9_999)).await;
+        assert_eq!(picked(&cluster, one), 0);
+        advance(Duration::from_millis(1)).await;
+        assert_eq!(picked(&cluster, one), 1);
+        one.report(Outcome::Success);
+        assert!(!one.is_ejected());
+        assert!(picked(&cluster, one) > 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_success_of_before_the_ejection_does_not_bring_it_back() {
+        let cluster = cluster(&spec(&[1, 1]));
+        let one = &members(&cluster)[0];
+        fail(one, 5);
+        one.report(Outcome::Success);
+        assert!(one.is_ejected());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_failed_probe_doubles_the_time_up_to_ten_times() {
+        let cluster = cluster(&spec(&[1, 1]));
+        let one = &members(&cluster)[0];
+        fail(one, 5);
+        for seconds in [10, 20, 40, 80, 100, 100] {
+            advance(Duration::from_millis(seconds * 1000 - 1)).await;
+            assert_eq!(picked(&cluster, one), 0, "before {seconds} s");
+            advance(Duration::from_millis(1)).await;
+            assert_eq!(picked(&cluster, one), 1, "after {seconds} s");
+            fail(one, 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_never_reports_is_followed_by_another() {
+        let cluster = cluster(&spec(&[1, 1]));
+        let one = &members(&cluster)[0];
+        fail(one, 5);
+        for _ in 0..3 {
+            advance(Duration::from_secs(10)).await;
+            assert_eq!(picked(&cluster, one), 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_hashing_a_probe_is_one_of_the_endpoints_own_keys() {
+        let balance = BalancePolicy::Hash(HashKey::Source);
+        let cluster = cluster(&ClusterSpec { balance, ..spec(&[1, 1]) });
+        let all = members(&cluster);
+        let key_of = |e: &Endpoint| (0..).find(|&k| cluster.members().owner(k).unwrap().id == e.id).unwrap();
+        let (own, other) = (key_of(&all[0]), key_of(&all[1]));
+        fail(&all[0], 5);
+        assert_eq!(cluster.pick(&[], Some(own)).unwrap().id, all[1].id);
+        advance(Duration::from_secs(10)).await;
+        assert_eq!(cluster.pick(&[], Some(other)).unwrap().id, all[1].id);
+        assert_eq!(cluster.pick(&[], Some(own)).unwrap().id, all[0].id);
+        assert_eq!(cluster.pick(&[], Some(own)).unwrap().id, all[1].id, "one probe at a time");
+        all[0].report(Outcome::Success);
+        assert_eq!(cluster.pick(&[], Some(own)).unwrap().id, all[0].id);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_cluster_shrinks_no_more_than_half_stay_ejected() {
+        let cluster = cluster(&spec(&[1, 1, 1, 1]));
+        let all = members(&cluster);
+        fail(&all[0], 5);
+        fail(&all[1], 5);
+        cluster.set_members(&endpoints(&[1, 1]));
+        assert_eq!(all.iter().filter(|e| e.is_ejected()).count(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_ejected_endpoint_that_leaves_makes_room_for_another() {
+        let cluster = cluster(&spec(&[1, 1, 1]));
+        let all = members(&cluster);
+        fail(&all[2], 5);
+        cluster.set_members(&endpoints(&[1, 1]));
+        fail(&all[0], 5);
+        assert!(all[0].is_ejected());
+        fail(&all[2], 50);
+        assert!(!all[2].is_ejected(), "who left is nobody's concern");
+    }
+
+    #[test]
+    fn without_passive_ejection_nobody_is_ejected() {
+        let cluster = cluster(&ClusterSpec { outlier: None, ..spec(&[1, 1]) });
+        let all = members(&cluster);
+        all.iter().for_each(|e| fail(e, 100));
+        assert!(!all.iter().any(|e| e.is_ejected()));
+        assert_eq!(cluster.describe().endpoints[0].failures, 100);
+    }
+}

@@ -118,3 +118,103 @@ fn extract<T>(queue: &mut VecDeque<T>, mut keep: impl FnMut(&mut T) -> bool) -> 
     }
     gone
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::testing::{cluster, endpoints, members, spec};
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn keep(pool: &Pool<u32>, endpoint: &Arc<Endpoint>, connections: &[u32]) {
+        connections.iter().for_each(|c| pool.checkin(endpoint, *c, 3, LONG));
+    }
+
+    fn drain(pool: &Pool<u32>, endpoint: &Endpoint) -> Vec<u32> {
+        std::iter::from_fn(|| pool.checkout(endpoint.id)).collect()
+    }
+
+    #[test]
+    fn the_newest_connection_is_used_first_and_endpoints_are_apart() {
+        let cluster = cluster(&spec(&[1, 1]));
+        let all = members(&cluster);
+        let pool = Pool::new();
+        keep(&pool, &all[0], &[1, 2]);
+        keep(&pool, &all[1], &[3]);
+        assert_eq!((all[0].idle(), all[1].idle(), pool.idle()), (2, 1, 3));
+        assert_eq!((drain(&pool, &all[0]), drain(&pool, &all[1])), (vec![2, 1], vec![3]));
+        assert_eq!((all[0].idle(), pool.idle()), (0, 0));
+    }
+
+    #[test]
+    fn beyond_the_limit_the_oldest_is_closed() {
+        let cluster = cluster(&spec(&[1]));
+        let all = members(&cluster);
+        let pool = Pool::new();
+        keep(&pool, &all[0], &[1, 2, 3, 4]);
+        assert_eq!(all[0].idle(), 3);
+        pool.checkin(&all[0], 9, 0, LONG);
+        assert_eq!(drain(&pool, &all[0]), [4, 3, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_expire() {
+        let cluster = cluster(&spec(&[1]));
+        let all = members(&cluster);
+        let pool = Pool::new();
+        keep(&pool, &all[0], &[1]);
+        tokio::time::advance(LONG / 2).await;
+        pool.sweep(Instant::now(), |_| true);
+        keep(&pool, &all[0], &[2]);
+        tokio::time::advance(LONG / 2).await;
+        pool.sweep(Instant::now(), |_| true);
+        assert_eq!((all[0].idle(), drain(&pool, &all[0])), (1, vec![2]));
+    }
+
+    #[test]
+    fn a_sweep_closes_what_is_not_usable() {
+        let cluster = cluster(&spec(&[1]));
+        let all = members(&cluster);
+        let pool = Pool::new();
+        keep(&pool, &all[0], &[1, 2, 3]);
+        pool.sweep(Instant::now(), |c| *c != 2);
+        assert_eq!((all[0].idle(), drain(&pool, &all[0])), (2, vec![3, 1]));
+    }
+
+    #[test]
+    fn connections_to_an_endpoint_that_left_are_closed() {
+        let cluster = cluster(&spec(&[1, 1]));
+        let all = members(&cluster);
+        let pool = Pool::new();
+        keep(&pool, &all[1], &[1, 2]);
+        cluster.set_members(&endpoints(&[1]));
+        keep(&pool, &all[1], &[3]);
+        assert_eq!(all[1].idle(), 2, "one that comes back too late is not kept");
+        pool.sweep(Instant::now(), |_| true);
+        assert_eq!((all[1].idle(), pool.idle(), Arc::strong_count(&all[1])), (0, 0, 1));
+    }
+
+    #[test]
+    fn a_dropped_cluster_has_no_idle_connections() {
+        let cluster = cluster(&spec(&[1]));
+        let all = members(&cluster);
+        let pool = Pool::new();
+        keep(&pool, &all[0], &[1]);
+        drop(cluster);
+        pool.sweep(Instant::now(), |_| true);
+        assert_eq!((all[0].idle(), pool.idle()), (0, 0));
+    }
+
+    #[test]
+    fn closing_an_endpoint_and_dropping_the_pool_end_the_count() {
+        let cluster = cluster(&spec(&[1, 1]));
+        let all = members(&cluster);
+        let pool = Pool::new();
+        keep(&pool, &all[0], &[1, 2]);
+        keep(&pool, &all[1], &[3]);
+        pool.close(all[0].id);
+        assert_eq!((all[0].idle(), all[1].idle()), (0, 1));
+        drop(pool);
+        assert_eq!(all[1].idle(), 0);
+    }
+}

@@ -213,3 +213,124 @@ impl<H: Clone> Drop for Attempt<'_, H> {
         self.opening.done.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::testing::{cluster, endpoints, members, spec};
+    use std::task::{Context, Waker};
+    use tokio::sync::oneshot;
+
+    /// A connection: its number, and whether it lives.
+    type Line = (u32, Rc<Cell<bool>>);
+
+    fn line(number: u32) -> Line {
+        (number, Rc::new(Cell::new(true)))
+    }
+
+    async fn obtain(shared: &Shared<Line>, endpoint: &Arc<Endpoint>, new: u32) -> Lease<Line> {
+        let connect = async || Ok::<_, OpeningFailed>(line(new));
+        shared.obtain(endpoint, |l| l.1.get(), connect).await.unwrap()
+    }
+
+    fn begin(future: &mut std::pin::Pin<Box<impl Future>>) -> bool {
+        future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_shared_until_its_streams_are_taken() {
+        let cluster = cluster(&spec(&[1]));
+        let endpoint = members(&cluster).remove(0);
+        let shared = Shared::new(2);
+        let one = obtain(&shared, &endpoint, 1).await;
+        let two = obtain(&shared, &endpoint, 2).await;
+        let three = obtain(&shared, &endpoint, 3).await;
+        assert_eq!((one.0, two.0, three.0, shared.len()), (1, 1, 3, 2));
+        drop(two);
+        assert_eq!(obtain(&shared, &endpoint, 4).await.0, 1);
+    }
+
+    #[tokio::test]
+    async fn a_dead_connection_is_forgotten() {
+        let cluster = cluster(&spec(&[1]));
+        let endpoint = members(&cluster).remove(0);
+        let shared = Shared::new(10);
+        obtain(&shared, &endpoint, 1).await.1.set(false);
+        assert_eq!((obtain(&shared, &endpoint, 2).await.0, shared.len()), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn while_one_request_connects_the_others_wait_for_it() {
+        let cluster = cluster(&spec(&[1]));
+        let endpoint = members(&cluster).remove(0);
+        let shared = Shared::new(10);
+        let (ready, made) = oneshot::channel();
+        let alive = |l: &Line| l.1.get();
+        let mut first = Box::pin(shared.obtain(&endpoint, alive, async || made.await.map_err(|_| OpeningFailed)));
+        assert!(begin(&mut first));
+        let mut second = Box::pin(obtain(&shared, &endpoint, 2));
+        assert!(begin(&mut second));
+        ready.send(line(1)).unwrap();
+        assert_eq!((first.await.unwrap().0, second.await.0), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_fail_with_the_one_who_connects() {
+        let cluster = cluster(&spec(&[1]));
+        let endpoint = members(&cluster).remove(0);
+        let shared: Shared<Line> = Shared::new(10);
+        let (ready, made) = oneshot::channel::<Line>();
+        let alive = |l: &Line| l.1.get();
+        let mut first = Box::pin(shared.obtain(&endpoint, alive, async || made.await.map_err(|_| OpeningFailed)));
+        assert!(begin(&mut first));
+        let mut second = Box::pin(shared.obtain(&endpoint, alive, async || Ok::<_, OpeningFailed>(line(2))));
+        assert!(begin(&mut second));
+        drop(ready);
+        assert!(first.await.is_err());
+        assert!(second.await.is_err());
+        assert_eq!(obtain(&shared, &endpoint, 3).await.0, 3);
+    }
+
+    #[tokio::test]
+    async fn where_the_one_who_connects_leaves_another_connects() {
+        let cluster = cluster(&spec(&[1]));
+        let endpoint = members(&cluster).remove(0);
+        let shared: Shared<Line> = Shared::new(10);
+        let never = async || std::future::pending::<Result<Line, OpeningFailed>>().await;
+        let mut first = Box::pin(shared.obtain(&endpoint, |l| l.1.get(), never));
+        assert!(begin(&mut first));
+        let mut second = Box::pin(obtain(&shared, &endpoint, 2));
+        assert!(begin(&mut second));
+        drop(first);
+        assert_eq!(second.await.0, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_streams_expires_and_one_with_streams_does_not() {
+        let cluster = cluster(&spec(&[1, 1]));
+        let all = members(&cluster);
+        let shared = Shared::new(10);
+        let used = obtain(&shared, &all[0], 1).await;
+        drop(obtain(&shared, &all[1], 2).await);
+        tokio::time::advance(Duration::from_secs(31)).await;
+        shared.sweep(Instant::now(), Duration::from_secs(30), |l| l.1.get());
+        assert_eq!((shared.len(), used.0), (1, 1));
+        drop(used);
+        shared.sweep(Instant::now(), Duration::from_secs(30), |l| l.1.get());
+        assert_eq!(shared.len(), 1, "idle from the end of its last stream");
+    }
+
+    #[tokio::test]
+    async fn connections_to_an_endpoint_that_left_are_forgotten() {
+        let cluster = cluster(&spec(&[1, 1]));
+        let all = members(&cluster);
+        let shared = Shared::new(10);
+        drop(obtain(&shared, &all[1], 1).await);
+        cluster.set_members(&endpoints(&[1]));
+        shared.sweep(Instant::now(), Duration::from_secs(30), |l| l.1.get());
+        assert!(shared.is_empty());
+        drop(obtain(&shared, &all[0], 2).await);
+        shared.close(all[0].id);
+        assert!(shared.is_empty());
+    }
+}
