@@ -201,7 +201,7 @@ impl Fresh {
 
     async fn secure(self, names: &ServerNames, deadline: Instant) -> Result<Incoming, Early> {
         let begun = Instant::now();
-        let shaken = timeout_at(deadline, shake(self.stream, names)).await;
+        let shaken = timeout_at(deadline, shake(self.stream, self.local.ip(), names)).await;
         let shaken = shaken.unwrap_or(Err(Failure::Timeout)).map_err(Early::Tls)?;
         let metrics = &self.listening.metrics;
         metrics.shaken(shaken.info.version);

@@ -8,6 +8,7 @@ use crate::tls::{self, ServerNames};
 use rustls::server::Acceptor;
 use rustls::{AlertDescription, HandshakeKind};
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -97,10 +98,14 @@ impl Failure {
 }
 
 /// Shakes hands as the name in the ClientHello asks for. The caller bounds the time.
-pub(super) async fn shake(stream: TcpStream, names: &ServerNames) -> Result<Shaken, Failure> {
+pub(super) async fn shake(stream: TcpStream, local: IpAddr, names: &ServerNames) -> Result<Shaken, Failure> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(Failure::of_hello)?;
     let name = start.client_hello().server_name().map(str::to_owned);
-    let Some(found) = names.find(name.as_deref()) else {
+    let found = match &name {
+        Some(name) => names.find(Some(name)),
+        None => names.find_nameless(local),
+    };
+    let Some(found) = found else {
         refuse(start.io).await;
         return Err(name.map_or(Failure::NoName, Failure::UnknownName));
     };

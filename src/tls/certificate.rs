@@ -7,6 +7,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore, SignatureAlgorithm};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::net::IpAddr;
 use std::sync::Arc;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -162,18 +163,32 @@ fn fits(certified: &CertifiedKey) -> Result<(), Error> {
     }
 }
 
-/// The DNS names of the subjectAltName; of old certificates without one, the common name.
+/// The DNS names and addresses of the subjectAltName; of old certificates without one, the common name.
 fn names(leaf: &X509Certificate<'_>) -> Vec<HostPattern> {
     let parse = |name: &str| HostPattern::parse(name, WildcardDepth::One).ok();
     if let Ok(Some(extension)) = leaf.subject_alternative_name() {
-        let dns = |name: &GeneralName<'_>| match name {
+        let host = |name: &GeneralName<'_>| match name {
             GeneralName::DNSName(name) => parse(name),
+            GeneralName::IPAddress(octets) => address(octets).and_then(|address| parse(&host_of(address))),
             _ => None,
         };
-        return extension.value.general_names.iter().filter_map(dns).collect();
+        return extension.value.general_names.iter().filter_map(host).collect();
     }
     let common = leaf.subject().iter_common_name().filter_map(|name| name.as_str().ok());
     common.filter_map(parse).collect()
+}
+
+/// An address as it stands in a URL, and so in host patterns.
+pub(super) fn host_of(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
 }
 
 /// RFC 6125 section 6.4.3: a wildcard stands for one label.
@@ -192,4 +207,115 @@ fn date(seconds: i64) -> String {
     let time = time.to_datetime();
     let (year, month, day) = (time.year(), u8::from(time.month()), time.day());
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", time.hour(), time.minute(), time.second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Authority, Kind, pem};
+    use super::*;
+    use rustls::crypto::aws_lc_rs;
+
+    fn parse(pair: &(Pem, Pem)) -> Result<Certificate, Error> {
+        Certificate::parse(&pair.0, &pair.1, &aws_lc_rs::default_provider())
+    }
+
+    fn host(text: &str) -> HostPattern {
+        HostPattern::parse(text, WildcardDepth::Many).unwrap()
+    }
+
+    #[test]
+    fn a_pair_says_its_kind_its_names_and_its_time() {
+        let authority = Authority::new();
+        let ecdsa = parse(&authority.issue(&["A.test", "*.b.test"])).unwrap();
+        assert_eq!((ecdsa.kind, ecdsa.not_after().as_str()), (KeyKind::Ecdsa, "2090-01-01T00:00:00Z"));
+        assert_eq!(ecdsa.names.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a.test", "*.b.test"]);
+        assert!(!ecdsa.serial.is_empty());
+        assert_eq!(parse(&authority.issue_for(Kind::Rsa, &["a.test"], 2020, 2090)).unwrap().kind, KeyKind::Rsa);
+    }
+
+    #[test]
+    fn an_address_in_a_certificate_is_a_host_as_in_a_url() {
+        let certificate = parse(&Authority::new().issue(&["127.0.0.1", "::1"])).unwrap();
+        assert!(certificate.covers(&host("127.0.0.1")) && certificate.covers(&host("[::1]")));
+        assert!(!certificate.covers(&host("127.0.0.2")));
+    }
+
+    #[test]
+    fn a_wildcard_covers_one_label() {
+        let certificate = parse(&Authority::new().issue(&["a.test", "*.b.test"])).unwrap();
+        for covered in ["a.test", "x.b.test", "*.b.test"] {
+            assert!(certificate.covers(&host(covered)), "{covered}");
+        }
+        for other in ["b.test", "x.y.b.test", "x.a.test", "*.a.test", "*.x.b.test"] {
+            assert!(!certificate.covers(&host(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_said_to_not_fit() {
+        let authority = Authority::new();
+        let (one, two) = (authority.issue(&["a.test"]), authority.issue(&["a.test"]));
+        assert_eq!(parse(&(one.0, two.1)).unwrap_err().to_string(), "the private key does not fit the certificate");
+    }
+
+    #[test]
+    fn a_chain_in_the_wrong_order_is_told_from_a_wrong_key() {
+        let authority = Authority::new();
+        let (leaf, key) = authority.issue(&["a.test"]);
+        let both = |a: &Pem, b: &Pem| Pem([&*a.0, &*b.0].concat().into());
+        assert!(parse(&(both(&leaf, &authority.pem), key.clone())).is_ok());
+        let error = parse(&(both(&authority.pem, &leaf), key)).unwrap_err();
+        assert_eq!(error.to_string(), "the private key fits certificate 2 of the chain, not the first");
+    }
+
+    #[test]
+    fn what_is_missing_encrypted_or_cut_short_is_named() {
+        let (chain, key) = Authority::new().issue(&["a.test"]);
+        let encrypted = pem("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
+        let old =
+            pem("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END RSA PRIVATE KEY-----\n");
+        let cut = Pem(chain.0[..chain.0.len() / 2].into());
+        let junk = pem("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+        for (pair, says) in [
+            ((pem(""), key.clone()), "no certificate in the chain"),
+            ((key.clone(), key.clone()), "no certificate in the chain"),
+            ((chain.clone(), pem("")), "no private key"),
+            ((chain.clone(), encrypted), "the private key is encrypted"),
+            ((chain.clone(), old), "the private key is encrypted"),
+            ((cut, key), "the PEM text cannot be read"),
+            ((chain, junk), "the private key cannot be used"),
+        ] {
+            let error = parse(&pair).unwrap_err();
+            assert_eq!(error.to_string(), says);
+            assert!(!error.hint().is_empty(), "{says}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_serves_in_its_time_alone() {
+        let certificate = parse(&Authority::new().issue_for(Kind::Ecdsa, &["a.test"], 2001, 2002)).unwrap();
+        let day = 24 * 60 * 60;
+        let (begin, end) = (certificate.not_before, certificate.not_after);
+        assert!(certificate.usable_at(begin).is_ok() && certificate.usable_at(end).is_ok());
+        let early = certificate.usable_at(begin - 1).unwrap_err().to_string();
+        assert_eq!(early, "the certificate is not valid before 2001-01-01T00:00:00Z");
+        let late = certificate.usable_at(end + 1).unwrap_err().to_string();
+        assert_eq!(late, "the certificate expired on 2002-01-01T00:00:00Z");
+        assert_eq!((certificate.days_left(end - day), certificate.days_left(end + 1)), (1, -1));
+    }
+
+    #[test]
+    fn a_bundle_without_authority_is_no_bundle() {
+        assert!(matches!(authorities(&pem("")), Err(Error::NoAuthority)));
+        assert_eq!(authorities(&Authority::new().pem).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn debug_output_shows_no_key() {
+        let pair = Authority::new().issue(&["a.test"]);
+        let text = format!("{:?}", parse(&pair).unwrap());
+        let secret = private_key(&pair.1).unwrap();
+        assert!(text.contains("Pem(") && !text.contains("PRIVATE"));
+        assert!(!text.contains(&format!("{:?}", secret.secret_der()).trim_matches(['[', ']'])[..40]));
+    }
 }

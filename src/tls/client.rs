@@ -34,3 +34,60 @@ pub fn client_config(
     config.alpn_protocols = if http2 { vec![b"h2".to_vec()] } else { vec![b"http/1.1".to_vec()] };
     Ok(Arc::new(config))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ServerNames;
+    use super::super::testing::{Authority, Kind, binding, certificate, listener, pem, shake};
+    use super::*;
+    use crate::model::{ClientAuthSpec, TlsBinding};
+
+    fn spec(authority: &Authority) -> UpstreamTlsSpec {
+        UpstreamTlsSpec {
+            ca: authority.pem.clone(),
+            server_name: "api.test".to_owned(),
+            client_certificate: Some("us".to_owned()),
+        }
+    }
+
+    fn upstream(authority: &Authority) -> ServerNames {
+        let client_auth = Some(ClientAuthSpec { ca: authority.pem.clone(), required: true });
+        let bindings = [TlsBinding { client_auth, ..binding(&["api.test"], "api") }];
+        let specs = [certificate("api", [authority.issue(&["api.test"])])];
+        ServerNames::compile(&listener(), &bindings, &specs, None).0
+    }
+
+    #[test]
+    fn an_upstream_is_verified_and_shown_who_asks() {
+        let authority = Authority::new();
+        let us = certificate("us", [authority.issue(&["us.test"])]);
+        let config = client_config(&spec(&authority), Some(&us), true).unwrap();
+        let shaken = shake(&config, &upstream(&authority), "api.test").unwrap();
+        assert!(shaken.info.client_certificate.is_some());
+        assert_eq!(shaken.alpn.as_deref(), Some(&b"h2"[..]));
+    }
+
+    #[test]
+    fn an_upstream_of_another_authority_or_name_is_refused() {
+        let (authority, stranger) = (Authority::new(), Authority::new());
+        let us = certificate("us", [authority.issue(&["us.test"])]);
+        let trusting = |authority| client_config(&spec(authority), Some(&us), false).unwrap();
+        assert!(shake(&trusting(&stranger), &upstream(&authority), "api.test").is_err());
+        let specs = [certificate("api", [authority.issue(&["other.test"])])];
+        let (other, _) = ServerNames::compile(&listener(), &[binding(&["api.test"], "api")], &specs, None);
+        assert!(shake(&trusting(&authority), &other, "api.test").is_err());
+    }
+
+    #[test]
+    fn what_cannot_work_is_an_error_before_the_first_connection() {
+        let authority = Authority::new();
+        let expired = certificate("us", [authority.issue_for(Kind::Ecdsa, &["us.test"], 2001, 2002)]);
+        let good = spec(&authority);
+        assert!(matches!(client_config(&good, Some(&expired), true), Err(Error::Expired { .. })));
+        assert!(matches!(client_config(&good, Some(&certificate("us", [])), true), Err(Error::NoCertificate)));
+        let without_ca = UpstreamTlsSpec { ca: pem(""), ..good.clone() };
+        assert!(matches!(client_config(&without_ca, None, true), Err(Error::NoAuthority)));
+        let without_name = UpstreamTlsSpec { server_name: "a b".to_owned(), ..good };
+        assert!(matches!(client_config(&without_name, None, true), Err(Error::ServerName(_))));
+    }
+}

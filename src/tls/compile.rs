@@ -292,3 +292,218 @@ fn build(
     let found = Found { config: Arc::new(config), policy: policy.id() };
     Ok(Entry { found, policy: policy.clone(), certificates, ticketer })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Authority, Kind, binding, certificate, listener, listener_with, pem};
+    use super::*;
+    use crate::model::{Pem, Severity};
+    use crate::tls::now;
+
+    /// Compiles at another time than now.
+    fn at(now: i64, specs: &[CertificateSpec], previous: Option<&ServerNames>) -> (ServerNames, Vec<Problem>) {
+        compile(&listener(), &[binding(&["a.test"], "a")], specs, previous, now)
+    }
+
+    fn compiled(specs: &[CertificateSpec], previous: Option<&ServerNames>) -> (ServerNames, Vec<Problem>) {
+        at(now(), specs, previous)
+    }
+
+    fn chain_of(names: &ServerNames) -> Option<Arc<Certificate>> {
+        names.find(Some("a.test"))?;
+        names.exact.get("a.test").map(|entry| entry.certificates[0].clone())
+    }
+
+    #[test]
+    fn an_unusable_certificate_leaves_the_last_good_one_serving() {
+        let authority = Authority::new();
+        let good = authority.issue(&["a.test"]);
+        let (before, problems) = compiled(&[certificate("a", [good.clone()])], None);
+        assert_eq!(problems, []);
+        let wrong_key = (authority.issue(&["a.test"]).0, good.1.clone());
+        let expired = authority.issue_for(Kind::Ecdsa, &["a.test"], 2001, 2002);
+        let later = authority.issue_for(Kind::Ecdsa, &["a.test"], 2080, 2081);
+        for (pairs, says) in [
+            (vec![wrong_key], "does not fit"),
+            (vec![expired], "expired on 2002-01-01"),
+            (vec![later], "not valid before 2080-01-01"),
+            (vec![(Pem::default(), Pem::default())], "no certificate in the chain"),
+            (vec![], "no certificate in the chain"),
+        ] {
+            let (after, problems) = compiled(&[certificate("a", pairs)], Some(&before));
+            assert!(chain_of(&after).unwrap().is_of(&good), "{says}");
+            assert_eq!((problems.len(), problems[0].severity), (1, Severity::Error));
+            assert!(problems[0].what.contains(says), "{}", problems[0]);
+            assert!(problems[0].hint.ends_with("until then the last good one serves"), "{}", problems[0]);
+            assert!(after.describe().iter().all(|view| view.last_good));
+            let (still, _) = compiled(&[certificate("a", [])], Some(&after));
+            assert!(chain_of(&still).is_some(), "the last good one is kept for as long as it takes");
+        }
+    }
+
+    #[test]
+    fn without_a_last_good_one_an_unusable_certificate_serves_nothing() {
+        let expired = Authority::new().issue_for(Kind::Ecdsa, &["a.test"], 2001, 2002);
+        let (names, problems) = compiled(&[certificate("a", [expired])], None);
+        assert!(names.find(Some("a.test")).is_none());
+        assert!(problems[0].hint.contains("TLS alert"), "{}", problems[0]);
+    }
+
+    #[test]
+    fn a_certificate_that_expires_while_it_serves_serves_on_and_says_so() {
+        let specs = [certificate("a", [Authority::new().issue_for(Kind::Ecdsa, &["a.test"], 2020, 2021)])];
+        let in_2020 = 1_590_000_000;
+        let (before, problems) = at(in_2020, &specs, None);
+        assert_eq!(problems, []);
+        let (after, problems) = compiled(&specs, Some(&before));
+        assert!(chain_of(&after).is_some());
+        assert!(problems[0].what.contains("expired on 2021-01-01"), "{}", problems[0]);
+    }
+
+    #[test]
+    fn a_certificate_that_is_gone_is_withdrawn() {
+        let (before, _) = compiled(&[certificate("a", [Authority::new().issue(&["a.test"])])], None);
+        let (after, problems) = compiled(&[], Some(&before));
+        assert!(after.find(Some("a.test")).is_none());
+        assert!(problems[0].what.contains("there is no certificate \"a\""), "{}", problems[0]);
+    }
+
+    #[test]
+    fn a_misspelt_certificate_is_met_with_the_name_that_was_meant() {
+        let specs = [certificate("desk-cert", [Authority::new().issue(&["a.test"])])];
+        let (_, problems) = compile(&listener(), &[binding(&["a.test"], "desk-crt")], &specs, None, now());
+        assert_eq!(problems[0].hint, "did you mean \"desk-cert\"?");
+    }
+
+    #[test]
+    fn what_did_not_change_is_taken_over_as_it_is() {
+        let specs = [certificate("a", [Authority::new().issue(&["a.test"])])];
+        let (before, _) = compiled(&specs, None);
+        let (after, _) = compiled(&specs, Some(&before));
+        let config = |names: &ServerNames| names.find(Some("a.test")).unwrap().config.clone();
+        assert!(Arc::ptr_eq(&config(&before), &config(&after)));
+    }
+
+    #[test]
+    fn a_renewal_is_another_configuration_of_the_same_policy() {
+        let authority = Authority::new();
+        let (before, _) = compiled(&[certificate("a", [authority.issue(&["a.test"])])], None);
+        let (after, _) = compiled(&[certificate("a", [authority.issue(&["a.test"])])], Some(&before));
+        let found = |names: &ServerNames| names.find(Some("a.test")).unwrap().clone();
+        assert!(!Arc::ptr_eq(&found(&before).config, &found(&after).config));
+        assert_eq!(found(&before).policy, found(&after).policy);
+    }
+
+    #[test]
+    fn names_share_a_policy_only_if_certificate_and_client_authentication_are_the_same() {
+        let authority = Authority::new();
+        let specs = ["a", "b"].map(|name| certificate(name, [authority.issue(&["*.test"])]));
+        let mut strict = binding(&["strict.test"], "a");
+        strict.client_auth = Some(ClientAuthSpec { ca: authority.pem.clone(), required: true });
+        let bindings = [binding(&["one.test", "two.test"], "a"), binding(&["other.test"], "b"), strict];
+        let (names, problems) = compile(&listener(), &bindings, &specs, None, now());
+        assert_eq!(problems, []);
+        let policy = |name| names.find(Some(name)).unwrap().policy;
+        assert_eq!(policy("one.test"), policy("two.test"));
+        assert_ne!(policy("one.test"), policy("other.test"));
+        assert_ne!(policy("one.test"), policy("strict.test"));
+    }
+
+    #[test]
+    fn a_client_ca_that_is_unusable_fails_closed() {
+        let authority = Authority::new();
+        let specs = [certificate("a", [authority.issue(&["a.test"])])];
+        let bound = |ca: Option<Pem>| {
+            let client_auth = ca.map(|ca| ClientAuthSpec { ca, required: true });
+            [TlsBinding { client_auth, ..binding(&["a.test"], "a") }]
+        };
+        let junk = bound(Some(pem("no authority")));
+        let (open, _) = compile(&listener(), &bound(None), &specs, None, now());
+        let (names, problems) = compile(&listener(), &junk, &specs, Some(&open), now());
+        assert!(names.find(Some("a.test")).is_none(), "what served without client certificates is laxer");
+        assert!(problems[0].what.contains("no authority in the CA bundle"), "{}", problems[0]);
+        let (strict, _) = compile(&listener(), &bound(Some(authority.pem.clone())), &specs, None, now());
+        let (names, problems) = compile(&listener(), &junk, &specs, Some(&strict), now());
+        assert!(
+            names.find(Some("a.test")).is_some_and(|found| found.policy == strict.find(Some("a.test")).unwrap().policy)
+        );
+        assert!(problems[0].hint.ends_with("the last good one decides"), "{}", problems[0]);
+    }
+
+    #[test]
+    fn bindings_of_one_host_add_up_and_the_oldest_that_says_so_decides_about_clients() {
+        let authority = Authority::new();
+        let specs = [
+            certificate("ecdsa", [authority.issue(&["a.test"])]),
+            certificate("rsa", [authority.issue_for(Kind::Rsa, &["a.test"], 2020, 2090)]),
+        ];
+        let auth = |required| Some(ClientAuthSpec { ca: authority.pem.clone(), required });
+        let silent = TlsBinding { origin: Origin::of("1"), ..binding(&["a.test"], "ecdsa") };
+        let first = TlsBinding { origin: Origin::of("2"), client_auth: auth(true), ..binding(&["a.test"], "rsa") };
+        let second = TlsBinding { origin: Origin::of("3"), client_auth: auth(false), ..binding(&["a.test"], "rsa") };
+        let (names, problems) = compile(&listener(), &[second, silent, first], &specs, None, now());
+        let entry = names.exact.get("a.test").unwrap();
+        assert_eq!(entry.policy.certificates, ["ecdsa", "rsa"]);
+        assert!(entry.policy.client_auth.as_ref().unwrap().required);
+        assert_eq!(entry.certificates.len(), 2);
+        assert_eq!(problems.iter().map(|problem| &*problem.origin.place).collect::<Vec<_>>(), ["3"]);
+    }
+
+    #[test]
+    fn one_bad_pair_leaves_the_other_kind_alone() {
+        let authority = Authority::new();
+        let (ecdsa, rsa) = (authority.issue(&["a.test"]), authority.issue_for(Kind::Rsa, &["a.test"], 2020, 2090));
+        let (before, _) = compiled(&[certificate("a", [ecdsa, rsa.clone()])], None);
+        let renewed = authority.issue(&["a.test"]);
+        let bad = (rsa.0.clone(), renewed.1.clone());
+        let (after, problems) = compiled(&[certificate("a", [renewed.clone(), bad])], Some(&before));
+        let entry = after.exact.get("a.test").unwrap();
+        assert!(entry.certificates[0].is_of(&renewed) && entry.certificates[1].is_of(&rsa));
+        assert_eq!(problems.len(), 1);
+    }
+
+    #[test]
+    fn a_certificate_that_expires_soon_or_does_not_cover_its_host_is_a_warning() {
+        let specs = [certificate("a", [Authority::new().issue_for(Kind::Ecdsa, &["b.test"], 2020, 2021)])];
+        let day = 24 * 60 * 60;
+        let end = 1_609_459_200;
+        for (days, said) in [(20, false), (14, false), (13, true)] {
+            let (names, problems) = at(end - days * day, &specs, None);
+            assert!(names.find(Some("a.test")).is_some());
+            assert!(problems.iter().all(|problem| problem.severity == Severity::Warning));
+            assert_eq!(problems.iter().any(|p| p.what.contains("expires in 13 days, on 2021-01-01")), said, "{days}");
+            assert!(problems.iter().any(|p| p.what.contains("does not cover a.test")));
+        }
+    }
+
+    #[test]
+    fn a_binding_holds_for_its_listeners_and_without_hosts_for_the_names_of_its_certificate() {
+        let authority = Authority::new();
+        let specs = [certificate("a", [authority.issue(&["a.test", "*.b.test"])])];
+        let (names, _) = compile(&listener(), &[binding(&[], "a")], &specs, None, now());
+        assert!(names.find(Some("a.test")).is_some() && names.find(Some("x.b.test")).is_some());
+        assert!(names.find(Some("y.x.b.test")).is_none(), "a certificate's wildcard is for one label");
+        let elsewhere = TlsBinding { listeners: vec!["other".to_owned()], ..binding(&["a.test"], "a") };
+        assert!(compile(&listener(), &[elsewhere], &specs, None, now()).0.find(Some("a.test")).is_none());
+    }
+
+    #[test]
+    fn a_description_says_which_hosts_a_certificate_serves_and_until_when() {
+        let specs = [certificate("a", [Authority::new().issue(&["a.test", "*.b.test"])])];
+        let listener = listener_with(|tls| tls.default_certificate = Some("a".to_owned()));
+        let (names, problems) = compile(&listener, &[binding(&["a.test", "*.b.test"], "a")], &specs, None, now());
+        assert_eq!(problems, []);
+        let views = names.describe();
+        assert_eq!(views.len(), 1);
+        assert_eq!((views[0].name.as_str(), views[0].kind, views[0].last_good), ("a", "ECDSA", false));
+        assert_eq!(views[0].hosts, ["*.b.test", "a.test", "default"]);
+        assert_eq!(views[0].not_after, "2090-01-01T00:00:00Z");
+        assert!(views[0].days_left > 365 && !serde_json::to_string(&views).unwrap().contains("PRIVATE"));
+    }
+
+    #[test]
+    fn a_cleartext_listener_has_no_names() {
+        let listener = ListenerSpec { protocol: ListenerProtocol::Http, ..listener() };
+        assert!(compile(&listener, &[binding(&["a.test"], "a")], &[], None, now()).1.is_empty());
+    }
+}

@@ -147,3 +147,172 @@ fn verifier(auth: &ClientAuthSpec, provider: &Arc<CryptoProvider>) -> Result<Arc
     let builder = if auth.required { builder } else { builder.allow_unauthenticated() };
     builder.build().map_err(Error::Verifier)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ServerNames;
+    use super::super::testing::{
+        Authority, Client, Kind, TLS12, TLS13, binding, certificate, listener, listener_with, shake,
+    };
+    use super::*;
+    use crate::model::{CertificateSpec, TlsBinding};
+    use rustls::{AlertDescription, HandshakeKind, SignatureScheme};
+
+    fn names(bindings: &[TlsBinding], specs: &[CertificateSpec], previous: Option<&ServerNames>) -> ServerNames {
+        let (names, problems) = ServerNames::compile(&listener(), bindings, specs, previous);
+        assert_eq!(problems, []);
+        names
+    }
+
+    fn with_clients(authority: &Authority, required: bool) -> TlsBinding {
+        let client_auth = Some(ClientAuthSpec { ca: authority.pem.clone(), required });
+        TlsBinding { client_auth, ..binding(&["a.test"], "a") }
+    }
+
+    #[test]
+    fn a_client_gets_the_kind_of_certificate_that_it_can_verify() {
+        let authority = Authority::new();
+        let pairs = [authority.issue_for(Kind::Rsa, &["a.test"], 2020, 2090), authority.issue(&["a.test"])];
+        let names = names(&[binding(&["a.test"], "a")], &[certificate("a", pairs)], None);
+        let entry = names.exact.get("a.test").unwrap();
+        let leaf = |index: usize| entry.certificates[index].certified.cert[0].clone();
+        let modern = shake(&Client::of(&authority).config(), &names, "a.test").unwrap();
+        assert_eq!(modern.leaf, leaf(1), "ECDSA, although RSA was said first");
+        let old = Client { only: Some(SignatureScheme::RSA_PSS_SHA256), ..Client::of(&authority) };
+        assert_eq!(shake(&old.config(), &names, "a.test").unwrap().leaf, leaf(0));
+    }
+
+    #[test]
+    fn both_versions_are_spoken_unless_the_listener_wants_the_newer() {
+        let authority = Authority::new();
+        let specs = [certificate("a", [authority.issue(&["a.test"])])];
+        let bindings = [binding(&["a.test"], "a")];
+        let old = Client { versions: TLS12, ..Client::of(&authority) }.config();
+        let both = names(&bindings, &specs, None);
+        assert_eq!(shake(&old, &both, "a.test").unwrap().info.version, "TLSv1.2");
+        let new = shake(&Client::of(&authority).config(), &both, "a.test").unwrap();
+        assert_eq!((new.info.version, new.info.server_name.as_deref()), ("TLSv1.3", Some("a.test")));
+        assert!(new.info.cipher.starts_with("TLS_"), "{}", new.info.cipher);
+        let newer = listener_with(|tls| tls.min_version = TlsVersion::V1_3);
+        let (newer, _) = ServerNames::compile(&newer, &bindings, &specs, None);
+        assert!(matches!(shake(&old, &newer, "a.test"), Err(rustls::Error::PeerIncompatible(_))));
+    }
+
+    #[test]
+    fn alpn_offers_h2_first_unless_the_listener_does_not() {
+        let authority = Authority::new();
+        let specs = [certificate("a", [authority.issue(&["a.test"])])];
+        let bindings = [binding(&["a.test"], "a")];
+        let alpn = |http2| {
+            let (names, _) = ServerNames::compile(&listener_with(|tls| tls.http2 = http2), &bindings, &specs, None);
+            shake(&Client::of(&authority).config(), &names, "a.test").unwrap().alpn.unwrap()
+        };
+        assert_eq!((alpn(true), alpn(false)), (b"h2".to_vec(), b"http/1.1".to_vec()));
+    }
+
+    #[test]
+    fn sessions_resume_by_ticket_in_both_versions_and_outlive_a_renewal() {
+        let authority = Authority::new();
+        let bindings = [binding(&["a.test"], "a")];
+        for versions in [TLS12, TLS13] {
+            let before = names(&bindings, &[certificate("a", [authority.issue(&["a.test"])])], None);
+            let client = Client { versions, ..Client::of(&authority) }.config();
+            let kind = |names| shake(&client, names, "a.test").unwrap().kind;
+            assert_eq!(kind(&before), HandshakeKind::Full);
+            assert_eq!(kind(&before), HandshakeKind::Resumed);
+            let renewed = names(&bindings, &[certificate("a", [authority.issue(&["a.test"])])], Some(&before));
+            assert_eq!(kind(&renewed), HandshakeKind::Resumed);
+            let restarted = names(&bindings, &[certificate("a", [authority.issue(&["a.test"])])], None);
+            assert_eq!(kind(&restarted), HandshakeKind::Full, "keys never leave the process");
+        }
+    }
+
+    #[test]
+    fn a_ticket_opens_nothing_under_another_policy() {
+        let authority = Authority::new();
+        let specs = [certificate("a", [authority.issue(&["a.test"])])];
+        for versions in [TLS12, TLS13] {
+            let open = names(&[binding(&["a.test"], "a")], &specs, None);
+            let client = Client { versions, ..Client::of(&authority) }.config();
+            shake(&client, &open, "a.test").unwrap();
+            let requested = names(&[with_clients(&authority, false)], &specs, Some(&open));
+            assert_eq!(shake(&client, &requested, "a.test").unwrap().kind, HandshakeKind::Full);
+            let required = names(&[with_clients(&authority, true)], &specs, Some(&requested));
+            assert_eq!(shake(&client, &required, "a.test").unwrap_err(), rustls::Error::NoCertificatesPresented);
+        }
+    }
+
+    #[test]
+    fn a_required_client_certificate_is_verified_and_told() {
+        let (authority, stranger) = (Authority::new(), Authority::new());
+        let specs = [certificate("a", [authority.issue(&["a.test"])])];
+        let required = names(&[with_clients(&authority, true)], &specs, None);
+        let client = |pair| Client { certificate: pair, ..Client::of(&authority) }.config();
+        let known = client(Some(authority.issue(&["client.test"])));
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let shaken = shake(&known, &required, "a.test").unwrap();
+            assert_eq!(shaken.kind, kind);
+            let value = shaken.info.client_certificate.expect("told, also when resumed");
+            assert!(value.starts_with(":MII") && value.ends_with(':'), "{value}");
+        }
+        let unknown = client(Some(stranger.issue(&["client.test"])));
+        assert!(matches!(shake(&unknown, &required, "a.test"), Err(rustls::Error::InvalidCertificate(_))));
+        assert_eq!(shake(&client(None), &required, "a.test").unwrap_err(), rustls::Error::NoCertificatesPresented);
+    }
+
+    #[test]
+    fn a_requested_client_certificate_may_be_missing_but_not_wrong() {
+        let (authority, stranger) = (Authority::new(), Authority::new());
+        let specs = [certificate("a", [authority.issue(&["a.test"])])];
+        let requested = names(&[with_clients(&authority, false)], &specs, None);
+        let client = |pair| Client { certificate: pair, ..Client::of(&authority) }.config();
+        assert_eq!(shake(&client(None), &requested, "a.test").unwrap().info.client_certificate, None);
+        let known = client(Some(authority.issue(&["client.test"])));
+        assert!(shake(&known, &requested, "a.test").unwrap().info.client_certificate.is_some());
+        let unknown = client(Some(stranger.issue(&["client.test"])));
+        assert!(matches!(shake(&unknown, &requested, "a.test"), Err(rustls::Error::InvalidCertificate(_))));
+    }
+
+    #[test]
+    fn a_client_with_no_protocol_in_common_is_refused() {
+        let authority = Authority::new();
+        let names = names(&[binding(&["a.test"], "a")], &[certificate("a", [authority.issue(&["a.test"])])], None);
+        let mut client = (*Client::of(&authority).config()).clone();
+        client.alpn_protocols = vec![b"smtp".to_vec()];
+        let error = shake(&Arc::new(client), &names, "a.test").unwrap_err();
+        let alert = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
+        assert!(error == rustls::Error::NoApplicationProtocol || error == alert, "{error}");
+    }
+
+    #[test]
+    fn sessions_of_clients_with_certificates_live_two_hours() {
+        let policy =
+            |client_auth| Policy { certificates: Vec::new(), client_auth, min_version: TlsVersion::V1_2, http2: true };
+        let authority = Authority::new();
+        let auth = ClientAuthSpec { ca: authority.pem, required: false };
+        assert_eq!(ticketer(&policy(Some(auth))).unwrap().lifetime(), 2 * HOUR);
+        assert_eq!(ticketer(&policy(None)).unwrap().lifetime(), 12 * HOUR);
+    }
+
+    #[test]
+    fn policies_that_differ_anywhere_have_different_numbers() {
+        let base = Policy {
+            certificates: vec!["a".to_owned(), "b".to_owned()],
+            client_auth: None,
+            min_version: TlsVersion::V1_2,
+            http2: true,
+        };
+        let auth = |required| Some(ClientAuthSpec { ca: Authority::new().pem, required });
+        let others = [
+            Policy { certificates: vec!["ab".to_owned()], ..base.clone() },
+            Policy { certificates: vec!["b".to_owned(), "a".to_owned()], ..base.clone() },
+            Policy { min_version: TlsVersion::V1_3, ..base.clone() },
+            Policy { http2: false, ..base.clone() },
+            Policy { client_auth: auth(true), ..base.clone() },
+            Policy { client_auth: auth(false), ..base.clone() },
+        ];
+        let ids: std::collections::BTreeSet<_> = others.iter().chain([&base]).map(Policy::id).collect();
+        assert_eq!(ids.len(), others.len() + 1);
+        assert_eq!(base.id(), base.clone().id());
+    }
+}

@@ -3,12 +3,13 @@
 use super::compile::Served;
 use super::server::Policy;
 use crate::model::{CertificateSpec, HostPattern, ListenerSpec, Problem, TlsBinding, WildcardDepth};
-use crate::tls::certificate::Certificate;
+use crate::tls::certificate::{Certificate, host_of};
 use hashbrown::HashMap;
 use rustls::ServerConfig;
 use rustls::server::ProducesTickets;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The server names of one TLS listener, compiled: exact names before the longest wildcard, then `*`, then the default
@@ -81,6 +82,12 @@ impl ServerNames {
         entry.or(self.any.as_ref()).or(self.default.as_ref()).map(|entry| &entry.found)
     }
 
+    /// What serves a client that connected to `local` and asked for no name, as all that know an address alone do: the name that
+    /// this address is, where a certificate has it, otherwise as [`Self::find`].
+    pub fn find_nameless(&self, local: IpAddr) -> Option<&Found> {
+        self.find(Some(&host_of(local)))
+    }
+
     /// What a pattern of the configuration stands for, not what a client would get.
     pub(super) fn of(&self, host: &HostPattern) -> Option<&Arc<Entry>> {
         match host {
@@ -134,4 +141,85 @@ fn lower_case(name: &str) -> Cow<'_, str> {
         return Cow::Owned(name.to_ascii_lowercase());
     }
     Cow::Borrowed(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Authority, binding, certificate, listener_with};
+    use super::*;
+
+    /// The certificate that serves a name, by its name in the configuration.
+    fn serving<'a>(names: &'a ServerNames, name: Option<&str>) -> Option<&'a str> {
+        let policy = names.find(name)?.policy;
+        names.entries.keys().find(|key| key.id() == policy).map(|key| key.certificates[0].as_str())
+    }
+
+    fn compile(default: Option<&str>, bindings: &[(&str, &str)]) -> ServerNames {
+        let authority = Authority::new();
+        let listener = listener_with(|tls| tls.default_certificate = default.map(str::to_owned));
+        let all = bindings.iter().map(|(_, name)| *name).chain(default);
+        let certificates: Vec<_> = all.map(|name| certificate(name, [authority.issue(&["a.test"])])).collect();
+        let bindings: Vec<_> = bindings.iter().map(|(host, name)| binding(&[host], name)).collect();
+        ServerNames::compile(&listener, &bindings, &certificates, None).0
+    }
+
+    #[test]
+    fn the_exact_name_goes_before_the_longest_wildcard_before_any_name() {
+        let names =
+            compile(Some("default"), &[("a.b.test", "exact"), ("*.b.test", "long"), ("*.test", "short"), ("*", "any")]);
+        for (name, certificate) in [
+            ("a.b.test", "exact"),
+            ("A.B.Test", "exact"),
+            ("a.b.test.", "exact"),
+            ("x.b.test", "long"),
+            ("x.y.b.test", "long"),
+            ("b.test", "short"),
+            ("x.c.test", "short"),
+            ("test", "any"),
+            ("other.example", "any"),
+        ] {
+            assert_eq!(serving(&names, Some(name)), Some(certificate), "{name}");
+        }
+        assert_eq!(serving(&names, None), Some("any"));
+    }
+
+    #[test]
+    fn the_default_certificate_serves_what_nothing_else_does() {
+        let names = compile(Some("default"), &[("a.test", "exact")]);
+        assert_eq!(serving(&names, Some("b.test")), Some("default"));
+        assert_eq!(serving(&names, None), Some("default"));
+        assert_eq!(serving(&names, Some("a.test")), Some("exact"));
+    }
+
+    #[test]
+    fn a_name_that_nothing_serves_is_not_found() {
+        let names = compile(None, &[("a.test", "exact"), ("*.b.test", "wild")]);
+        for name in [Some("b.test"), Some("x.a.test"), Some("test"), Some(""), Some("."), Some("127.0.0.1"), None] {
+            assert_eq!(serving(&names, name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_for_one_label_leaves_deeper_names_to_others() {
+        let mut one = binding(&["*.b.test"], "one");
+        one.hosts = vec![HostPattern::parse("*.b.test", WildcardDepth::One).unwrap()];
+        let authority = Authority::new();
+        let certificates = ["one", "many"].map(|name| certificate(name, [authority.issue(&["*.b.test"])]));
+        let bindings = [binding(&["*.b.test"], "many"), one.clone()];
+        let (names, _) = ServerNames::compile(&listener_with(|_| {}), &bindings, &certificates, None);
+        assert_eq!(serving(&names, Some("x.b.test")), Some("one"));
+        assert_eq!(serving(&names, Some("y.x.b.test")), Some("many"));
+        let (names, _) = ServerNames::compile(&listener_with(|_| {}), &[one], &certificates, None);
+        assert_eq!(serving(&names, Some("y.x.b.test")), None);
+    }
+
+    #[test]
+    fn a_client_without_name_gets_what_has_the_address_it_connected_to() {
+        let authority = Authority::new();
+        let certificates = [certificate("local", [authority.issue(&["127.0.0.1", "::1"])])];
+        let (names, _) = ServerNames::compile(&listener_with(|_| {}), &[binding(&[], "local")], &certificates, None);
+        assert!(names.find_nameless([127, 0, 0, 1].into()).is_some());
+        assert!(names.find_nameless("::1".parse().unwrap()).is_some());
+        assert!(names.find_nameless([127, 0, 0, 2].into()).is_none());
+    }
 }
