@@ -138,6 +138,11 @@ impl Chain {
         Self { closed: Some(refusal), ..Self::default() }
     }
 
+    /// Whether it refuses everything because its policies could not be compiled.
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
     /// Whether nothing would happen.
     pub fn is_empty(&self) -> bool {
         self.filters.is_empty() && self.closed.is_none()

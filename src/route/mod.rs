@@ -22,6 +22,9 @@ pub mod shadow;
 mod table;
 pub mod target;
 
+#[cfg(test)]
+pub(crate) use table::tests as testing;
+
 pub use explain::{Explanation, Reason, Tried};
 pub use metrics::RouteMetrics;
 pub use redirect::{Redirect, https_location};

@@ -1,0 +1,259 @@
+//! What serves when a part of the configuration is wrong, and what stays the same when it is not?
+
+use super::*;
+use crate::model::{
+    self, AccessPolicy, Check, FieldCheck, FieldName, HeaderCheckPolicy, HeaderEdit, Limits, PathMatch, Policy,
+    ProxyHeaders, Severity, TimeoutSpec, UpstreamTlsSpec, WeightedCluster,
+};
+use crate::route::testing::spec;
+use proptest::prelude::*;
+
+fn origin() -> Origin {
+    Origin::of("routes.yaml")
+}
+
+fn cluster(name: &str) -> ClusterSpec {
+    ClusterSpec::new(name, origin(), vec![])
+}
+
+fn to(name: &str, path: &str, target: &str) -> RouteSpec {
+    let mut route = spec(name, &["a.test"], path);
+    route.origin = origin();
+    route.action = model::Action::Forward(vec![WeightedCluster { cluster: target.into(), weight: 1 }]);
+    route
+}
+
+fn listener(name: &str) -> ListenerSpec {
+    ListenerSpec {
+        name: name.into(),
+        origin: origin(),
+        address: ([127, 0, 0, 1], 0).into(),
+        protocol: ListenerProtocol::Http,
+        proxy_protocol_from: vec![],
+        trusted_proxies: vec![],
+        https_redirect: None,
+        policies: vec![],
+        headers: ProxyHeaders::default(),
+        limits: Limits::default(),
+        timeouts: TimeoutSpec::default(),
+    }
+}
+
+fn model(routes: Vec<RouteSpec>, clusters: &[&str]) -> Model {
+    let clusters = clusters.iter().map(|name| cluster(name)).collect();
+    Model { wanted: Fragment { listeners: vec![listener("http")], routes, clusters, ..Fragment::default() } }
+}
+
+fn registry() -> Registry {
+    Registry::new(1, 10_000)
+}
+
+fn first(model: &Model) -> Snapshot {
+    let (snapshot, problems) = compile(model, &Snapshot::default(), &registry());
+    assert_eq!(problems, []);
+    snapshot
+}
+
+fn bad_check() -> Policy {
+    let check = FieldCheck { name: FieldName::parse("x").unwrap(), check: Check::Pattern("(".into()) };
+    Policy::HeaderCheck(HeaderCheckPolicy { checks: vec![check], status: 403, audit: false })
+}
+
+fn bad_edit() -> Policy {
+    let remove = vec![FieldName::parse("content-length").unwrap()];
+    Policy::RequestHeaders(HeaderEdit { remove, ..HeaderEdit::default() })
+}
+
+#[test]
+fn one_wrong_route_leaves_the_others_serving() {
+    let mut wrong = to("wrong", "/w", "c");
+    wrong.matches.path = PathMatch::Regex("(".into());
+    let model = model(vec![to("good", "/g", "c"), wrong, to("lost", "/l", "none")], &["c"]);
+    let (snapshot, problems) = compile(&model, &Snapshot::default(), &registry());
+    assert_eq!(snapshot.routes.keys().collect::<Vec<_>>(), ["good"]);
+    assert_eq!(problems.len(), 2);
+    assert!(problems.iter().all(|p| p.severity == Severity::Error && p.hint.contains("left out")));
+    assert_eq!(snapshot.listener("http").unwrap().table.routes().len(), 1);
+}
+
+#[test]
+fn a_wrong_route_keeps_its_last_good_version_while_its_cluster_is_there() {
+    let before = first(&model(vec![to("r", "/r", "c")], &["c"]));
+    let wrong = vec![to("r", "/r", "none")];
+    let (kept, problems) = compile(&model(wrong.clone(), &["c"]), &before, &registry());
+    assert!(Arc::ptr_eq(&kept.routes["r"], &before.routes["r"]));
+    assert!(problems[0].hint.contains("last good"));
+    let (still, problems) = compile(&model(wrong.clone(), &["c"]), &kept, &registry());
+    assert!(Arc::ptr_eq(&still.routes["r"], &before.routes["r"]));
+    assert_eq!(problems.len(), 1, "a problem is told as long as it is there");
+    let (gone, _) = compile(&model(wrong, &["d"]), &kept, &registry());
+    assert!(gone.routes.is_empty());
+}
+
+#[test]
+fn a_last_good_version_follows_a_cluster_that_is_made_anew() {
+    let before = first(&model(vec![to("r", "/r", "c")], &["c"]));
+    let mut changed = model(vec![to("r", "/r", "none")], &["c"]);
+    changed.wanted.clusters[0].max_idle = 1;
+    let (kept, _) = compile(&changed, &before, &registry());
+    let cluster = kept.cluster("c").unwrap();
+    assert!(!Arc::ptr_eq(cluster, before.cluster("c").unwrap()));
+    assert!(kept.routes["r"].clusters().all(|c| Arc::ptr_eq(c, cluster)));
+}
+
+#[test]
+fn a_guard_that_cannot_be_compiled_closes_its_route_even_if_a_good_version_served() {
+    let before = first(&model(vec![to("r", "/r", "c")], &["c"]));
+    let mut wrong = to("r", "/r", "c");
+    wrong.policies = vec![Policy::Access(AccessPolicy::default()), bad_check()];
+    for previous in [&before, &Snapshot::default()] {
+        let (snapshot, problems) = compile(&model(vec![wrong.clone()], &["c"]), previous, &registry());
+        assert!(matches!(snapshot.routes["r"].action, Action::Broken { .. }));
+        assert!(problems[0].hint.contains("answers 500"));
+    }
+    wrong.matches.path = PathMatch::Regex("(".into());
+    let (snapshot, _) = compile(&model(vec![wrong], &["c"]), &before, &registry());
+    assert!(is_broken(&snapshot.routes["r"]), "without a match of its own it closes what it served");
+}
+
+#[test]
+fn another_filter_that_cannot_be_compiled_keeps_the_last_good_version_or_closes() {
+    let before = first(&model(vec![to("r", "/r", "c")], &["c"]));
+    let mut wrong = to("r", "/r", "c");
+    wrong.policies = vec![bad_edit()];
+    let (kept, _) = compile(&model(vec![wrong.clone()], &["c"]), &before, &registry());
+    assert!(Arc::ptr_eq(&kept.routes["r"], &before.routes["r"]));
+    let (closed, _) = compile(&model(vec![wrong], &["c"]), &Snapshot::default(), &registry());
+    assert!(is_broken(&closed.routes["r"]));
+}
+
+#[test]
+fn a_broken_route_is_told_each_time_and_heals() {
+    let mut wrong = to("r", "/r", "c");
+    wrong.policies = vec![bad_check()];
+    let (broken, _) = compile(&model(vec![wrong.clone()], &["c"]), &Snapshot::default(), &registry());
+    let (again, problems) = compile(&model(vec![wrong], &["c"]), &broken, &registry());
+    assert_eq!(problems.len(), 1);
+    let (healed, problems) = compile(&model(vec![to("r", "/r", "c")], &["c"]), &again, &registry());
+    assert!(problems.is_empty() && !is_broken(&healed.routes["r"]));
+}
+
+#[test]
+fn what_did_not_change_is_the_same() {
+    let before = first(&model(vec![to("r", "/r", "c"), to("s", "/s", "d")], &["c", "d"]));
+    let (same, _) = compile(&model(vec![to("r", "/r", "c"), to("s", "/s", "d")], &["c", "d"]), &before, &registry());
+    assert!(Arc::ptr_eq(&same.listeners[0], &before.listeners[0]));
+    let mut changed = model(vec![to("r", "/r", "c"), to("s", "/other", "d")], &["c", "d"]);
+    changed.wanted.clusters[0].origin.key = "moved".into();
+    let (after, _) = compile(&changed, &before, &registry());
+    assert!(Arc::ptr_eq(&after.routes["r"], &before.routes["r"]));
+    assert!(!Arc::ptr_eq(&after.routes["s"], &before.routes["s"]));
+    for name in ["c", "d"] {
+        assert!(Arc::ptr_eq(after.cluster(name).unwrap(), before.cluster(name).unwrap()));
+    }
+    assert!(!Arc::ptr_eq(&after.listeners[0].table, &before.listeners[0].table));
+    assert!(Arc::ptr_eq(&after.listeners[0].chain, &before.listeners[0].chain));
+    assert!(Arc::ptr_eq(&after.listeners[0].spec, &before.listeners[0].spec));
+    assert_eq!(after.generation, 2);
+}
+
+#[test]
+fn listeners_with_the_same_routes_share_one_table() {
+    let mut model = model(vec![to("r", "/r", "c"), to("s", "/s", "c")], &["c"]);
+    model.wanted.listeners.extend([listener("b"), listener("c")]);
+    model.wanted.routes[1].listeners = vec!["c".into()];
+    let snapshot = first(&model);
+    let table = |name: &str| &snapshot.listener(name).unwrap().table;
+    assert!(Arc::ptr_eq(table("http"), table("b")));
+    assert_eq!((table("b").routes().len(), table("c").routes().len()), (1, 2));
+}
+
+#[test]
+fn an_unknown_listener_is_a_problem_and_the_known_ones_serve() {
+    let mut model = model(vec![to("r", "/r", "c")], &["c"]);
+    model.wanted.routes[0].listeners = vec!["http".into(), "htps".into()];
+    let (snapshot, problems) = compile(&model, &Snapshot::default(), &registry());
+    assert!(problems[0].what.contains("htps") && problems[0].hint.contains("http"));
+    assert_eq!(snapshot.listeners[0].table.routes().len(), 1);
+}
+
+#[test]
+fn a_listener_with_a_filter_that_cannot_be_compiled_is_closed() {
+    let mut model = model(vec![], &[]);
+    model.wanted.listeners[0].policies = vec![bad_check()];
+    let (snapshot, problems) = compile(&model, &Snapshot::default(), &registry());
+    assert!(snapshot.listeners[0].chain.is_closed());
+    assert_eq!(problems.len(), 1);
+    let (_, again) = compile(&model, &snapshot, &registry());
+    assert_eq!(problems, again);
+}
+
+#[test]
+fn a_cluster_whose_tls_cannot_be_set_up_keeps_its_last_good_version() {
+    let with_tls = |certificate: Option<&str>| {
+        let mut model = model(vec![to("r", "/r", "c")], &["c"]);
+        let tls = UpstreamTlsSpec {
+            ca: model::Pem::default(),
+            server_name: "c.test".into(),
+            client_certificate: certificate.map(str::to_owned),
+        };
+        model.wanted.clusters[0].tls = Some(tls);
+        model
+    };
+    let before = first(&model(vec![to("r", "/r", "c")], &["c"]));
+    for wrong in [with_tls(None), with_tls(Some("none"))] {
+        let (kept, problems) = compile(&wrong, &before, &registry());
+        assert!(Arc::ptr_eq(kept.cluster("c").unwrap(), before.cluster("c").unwrap()));
+        assert_eq!(problems.len(), 1);
+        let (none, problems) = compile(&wrong, &Snapshot::default(), &registry());
+        assert!(none.clusters.is_empty() && none.routes.is_empty());
+        assert_eq!(problems.len(), 2, "the cluster, and the route that needs it");
+    }
+}
+
+#[test]
+fn a_shadowed_route_is_a_warning() {
+    let (_, problems) =
+        compile(&model(vec![to("a", "/p", "c"), to("b", "/p/", "c")], &["c"]), &Snapshot::default(), &registry());
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].severity == Severity::Warning && problems[0].what.contains("\"b\""));
+}
+
+#[test]
+fn every_cluster_of_a_route_is_in_its_snapshot() {
+    let models = [
+        model(vec![to("r", "/r", "c")], &["c"]),
+        model(vec![to("r", "/r", "none"), to("s", "/s", "d")], &["c", "d"]),
+        model(vec![to("r", "/r", "none"), to("s", "/s", "none")], &["d"]),
+        model(vec![to("r", "/r", "d")], &["d"]),
+    ];
+    let mut snapshot = Snapshot::default();
+    for model in &models {
+        snapshot = compile(model, &snapshot, &registry()).0;
+        for route in snapshot.listeners.iter().flat_map(|l| l.table.routes()) {
+            assert!(still_there(route, &snapshot.clusters));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn the_order_of_definition_changes_nothing(
+        (one, other) in prop::collection::vec((0usize..6, 0usize..4, 0usize..3), 0..10).prop_flat_map(|all| {
+            (Just(all.clone()), Just(all).prop_shuffle())
+        }),
+    ) {
+        let build = |list: &[(usize, usize, usize)]| {
+            let paths = ["/", "/a", "/a/b", "~/x.*"];
+            let targets = ["c", "d", "none"];
+            let route = |(name, path, target): &(usize, usize, usize)| to(&format!("r{name}"), paths[*path], targets[*target]);
+            let fragment = Arc::new(Fragment { routes: list.iter().map(route).collect(), ..model(vec![], &["d", "c"]).wanted });
+            let (merged, problems) = crate::source::merge(&[fragment]);
+            let (snapshot, more) = compile(&merged, &Snapshot::default(), &registry());
+            let order: Vec<String> = snapshot.listeners[0].table.routes().iter().map(|r| r.spec.name.clone()).collect();
+            (order, problems, more)
+        };
+        prop_assert_eq!(build(&one), build(&other));
+    }
+}
