@@ -9,4 +9,6 @@
 
 #[allow(dead_code, reason = "the peers can do a little more than the tests ask of them so far")]
 mod harness;
+mod http1;
+mod malformed;
 mod peers;

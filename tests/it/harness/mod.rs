@@ -7,6 +7,7 @@
 pub mod certs;
 pub mod client;
 pub mod h2;
+pub mod proxy;
 pub mod upstream;
 pub mod websocket;
 pub mod wire;
