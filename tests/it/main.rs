@@ -9,6 +9,11 @@
 
 #[allow(dead_code, reason = "the peers can do a little more than the tests ask of them so far")]
 mod harness;
+
+mod errors;
+mod grpc;
 mod http1;
+mod http2;
 mod malformed;
 mod peers;
+mod websocket;

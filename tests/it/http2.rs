@@ -1,0 +1,347 @@
+//! Does HTTP/2 work on both sides, and across to HTTP/1?
+
+use crate::harness::certs::Authority;
+use crate::harness::h2::{Exchange, H2Client, H2Upstream, header_map, request};
+use crate::harness::proxy::{everything_to, everything_to_with, routes};
+use crate::harness::upstream::{Peer, Upstream};
+use crate::harness::{until, within};
+use ::h2::Reason;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::Notify;
+
+#[tokio::test]
+async fn an_http2_client_reaches_an_http1_upstream() {
+    let up = Upstream::raw(
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-A: 1\r\nConnection: x-b\r\nX-B: 2\r\nKeep-Alive: timeout=5\r\n\r\nhello",
+    )
+    .await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client = proxy.h2().await;
+    let response = client.get("http", "A.test", "/x?y").await;
+    assert_eq!((response.status, response.text(), response.get("x-a")), (200, "hello", Some("1")));
+    for gone in ["connection", "x-b", "keep-alive", "transfer-encoding"] {
+        assert_eq!(response.get(gone), None, "{gone}");
+    }
+    let seen = up.request();
+    assert_eq!(seen.head.first, "GET /x?y HTTP/1.1");
+    assert_eq!(seen.get("host"), Some("a.test"));
+    let post = client.request(request("POST", "http://a.test/"), b"body").await;
+    assert_eq!(post.status, 200);
+    assert_eq!(up.requests()[1].body, b"body");
+}
+
+#[tokio::test]
+async fn an_http1_client_reaches_an_http2_upstream() {
+    let up = H2Upstream::start(|mut exchange: Exchange| async move {
+        let request = exchange.read().await.unwrap();
+        exchange.reply(200, &[("x-a", "1")], &request.body, &[]);
+    })
+    .await;
+    let proxy = routes(everything_to_with(&[&up], "protocol: http2")).section("workers", "1").start().await;
+    let mut client = proxy.client().await;
+    let fields = [("Connection", "x-hop"), ("X-Hop", "1"), ("X-End", "2"), ("Cookie", "a=1; b=2")];
+    let response = client.request("POST", "a.test", "/x?y", &fields, b"body").await;
+    assert_eq!((response.status(), response.text(), response.get("x-a")), (200, "body", Some("1")));
+    assert_eq!(client.get("a.test", "/").await.text(), "");
+    let seen = &up.requests()[0];
+    assert_eq!((seen.method.as_str(), seen.uri.path_and_query().unwrap().as_str()), ("POST", "/x?y"));
+    assert_eq!(seen.uri.authority().map(|a| a.as_str()), Some("a.test"));
+    assert_eq!((seen.get("x-end"), seen.get("x-hop"), seen.get("connection")), (Some("2"), None, None));
+    assert_eq!(up.connection_count(), 1);
+}
+
+#[tokio::test]
+async fn http2_passes_to_http2_with_trailers() {
+    let up = H2Upstream::start(|mut exchange: Exchange| async move {
+        let request = exchange.read().await.unwrap();
+        assert_eq!(request.trailers.unwrap()["x-check"], "9");
+        exchange.reply(200, &[], b"ok", &[("x-sum", "7")]);
+    })
+    .await;
+    let proxy = routes(everything_to_with(&[&up], "protocol: http2")).start().await;
+    let mut client = proxy.h2().await;
+    let trailers = Some(header_map(&[("x-check", "9")]));
+    let mut head = request("POST", "http://a.test/");
+    head.headers_mut().insert("te", "trailers".parse().unwrap());
+    let response = client.exchange(head, b"hi", trailers).await.unwrap();
+    assert_eq!((response.text(), response.trailer("x-sum")), ("ok", Some("7")));
+}
+
+#[tokio::test]
+async fn many_streams_of_one_client_share_one_upstream_connection() {
+    let up = H2Upstream::start(|mut exchange: Exchange| async move {
+        let request = exchange.read().await.unwrap();
+        exchange.reply(200, &[], request.uri.path().as_bytes(), &[]);
+    })
+    .await;
+    let proxy = routes(everything_to_with(&[&up], "protocol: http2")).section("workers", "1").start().await;
+    let mut client = proxy.h2().await;
+    assert_eq!(client.get("http", "a.test", "/first").await.text(), "/first");
+    let mut open = Vec::new();
+    for n in 0..32 {
+        open.push((n, client.open(request("GET", &format!("http://a.test/{n}")), true).await.0));
+    }
+    for (n, response) in open {
+        let response = crate::harness::h2::collect(within("a response", response).await.unwrap()).await;
+        assert_eq!(response.text(), format!("/{n}"));
+    }
+    assert_eq!(up.connection_count(), 1);
+}
+
+#[tokio::test]
+async fn a_client_is_told_how_many_streams_it_may_open() {
+    let up = Upstream::hanging().await;
+    let proxy = routes(everything_to(&[&up])).http("limits: { streams: 4 }").start().await;
+    let mut client = proxy.h2().await;
+    until("settings", || async { (client.send.current_max_send_streams() == 4).then_some(()) }).await;
+    drop(client.open(request("GET", "http://a.test/"), true).await);
+}
+
+#[tokio::test]
+async fn a_goaway_of_the_upstream_loses_no_request() {
+    let up = H2Upstream::going_away_after(3, "ok").await;
+    let proxy = routes(everything_to_with(&[&up], "protocol: http2")).section("workers", "1").start().await;
+    let mut client = proxy.client().await;
+    for n in 0..10 {
+        assert_eq!(client.get("a.test", "/").await.text(), "ok", "request {n}");
+    }
+    assert!(up.connection_count() >= 3, "{}", up.connection_count());
+}
+
+#[tokio::test]
+async fn an_upstream_stream_that_is_reset_before_its_answer_is_a_bad_gateway() {
+    let up = H2Upstream::start(|mut exchange: Exchange| async move {
+        exchange.respond.send_reset(Reason::INTERNAL_ERROR);
+    })
+    .await;
+    let proxy = routes(everything_to_with(&[&up], "protocol: http2")).start().await;
+    assert_eq!(proxy.get("a.test", "/").await.status(), 502);
+    let response = proxy.h2().await.get("http", "a.test", "/").await;
+    assert_eq!(response.status, 502);
+}
+
+#[tokio::test]
+async fn an_upstream_stream_that_is_reset_within_its_body_never_ends_cleanly() {
+    let up = H2Upstream::start(|mut exchange: Exchange| async move {
+        exchange.read().await;
+        let mut stream = exchange.head(200, &[("content-length", "10")], false);
+        stream.send_data(Bytes::from_static(b"half"), false).unwrap();
+        // The reset goes out behind what was sent, once that has been flushed.
+        until("the data to be sent", || async { (stream.capacity() == 0).then_some(()) }).await;
+        stream.send_reset(Reason::INTERNAL_ERROR);
+    })
+    .await;
+    let proxy = routes(everything_to_with(&[&up], "protocol: http2")).start().await;
+    let message = proxy.get("a.test", "/").await;
+    assert!(message.cut.is_some() || message.status() == 502, "{message:?}");
+    let response = proxy.h2().await.get("http", "a.test", "/").await;
+    assert!(response.reset.is_some() || response.status == 502, "{response:?}");
+}
+
+#[tokio::test]
+async fn an_http1_body_cut_short_resets_the_stream() {
+    for reply in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+    ] {
+        let up = Upstream::raw_then_close(reply).await;
+        let proxy = routes(everything_to(&[&up])).start().await;
+        let response = proxy.h2().await.get("http", "a.test", "/").await;
+        assert!(response.reset.is_some(), "{reply}: {response:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_resets_its_stream_ends_the_upstream_request() {
+    let gone = Arc::new(Notify::new());
+    let told = gone.clone();
+    let up = Upstream::start(move |mut peer: Peer| {
+        let told = told.clone();
+        async move {
+            peer.request().await;
+            peer.closed().await;
+            told.notify_one();
+        }
+    })
+    .await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client = proxy.h2().await;
+    let (response, mut stream) = client.open(request("GET", "http://a.test/"), true).await;
+    up.wait_for_requests(1).await;
+    stream.send_reset(Reason::CANCEL);
+    drop(response);
+    within("the end of the upstream request", gone.notified()).await;
+}
+
+#[tokio::test]
+async fn a_slow_stream_does_not_hold_up_the_others() {
+    let up = H2Upstream::start(|mut exchange: Exchange| async move {
+        let request = exchange.read().await.unwrap();
+        if request.uri.path() == "/fast" {
+            return exchange.reply(200, &[], b"fast", &[]);
+        }
+        let mut stream = exchange.head(200, &[], false);
+        loop {
+            stream.reserve_capacity(16 * 1024);
+            match std::future::poll_fn(|cx| stream.poll_capacity(cx)).await {
+                Some(Ok(n)) => stream.send_data(Bytes::from(vec![0; n]), false).unwrap(),
+                _ => return,
+            }
+        }
+    })
+    .await;
+    let proxy = routes(everything_to_with(&[&up], "protocol: http2")).section("workers", "1").start().await;
+    let mut client = proxy.h2().await;
+    let (slow, _stream) = client.open(request("GET", "http://a.test/slow"), true).await;
+    let slow = within("the head", slow).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(client.get("http", "a.test", "/fast").await.text(), "fast");
+    }
+    drop(slow);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_holds_an_http2_upstream_back() {
+    const WHOLE: usize = 64 * 1024 * 1024;
+    let written = Arc::new(AtomicUsize::new(0));
+    let counter = written.clone();
+    let up = H2Upstream::start(move |mut exchange: Exchange| {
+        let counter = counter.clone();
+        async move {
+            exchange.read().await;
+            let mut stream = exchange.head(200, &[], false);
+            while counter.load(Ordering::Relaxed) < WHOLE {
+                stream.reserve_capacity(64 * 1024);
+                match std::future::poll_fn(|cx| stream.poll_capacity(cx)).await {
+                    Some(Ok(n)) => {
+                        stream.send_data(Bytes::from(vec![0; n]), false).unwrap();
+                        counter.fetch_add(n, Ordering::Relaxed);
+                    }
+                    _ => return,
+                }
+            }
+            stream.send_data(Bytes::new(), true).unwrap();
+        }
+    })
+    .await;
+    let proxy = routes(everything_to_with(&[&up], "protocol: http2")).start().await;
+    let mut client = proxy.h2().await;
+    let (response, _stream) = client.open(request("GET", "http://a.test/"), true).await;
+    let response = within("the head", response).await.unwrap();
+    let (mut last, mut same) = (0, 0);
+    let stuck = until("a standstill", || {
+        let now = written.load(Ordering::Relaxed);
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        let done = now > 0 && same > 30;
+        async move { done.then_some(now) }
+    })
+    .await;
+    assert!(stuck < WHOLE / 2, "{stuck} bytes went into a client that reads nothing");
+    let whole = crate::harness::h2::collect(response).await;
+    assert!(whole.reset.is_none() && whole.body.len() >= WHOLE, "{}", whole.body.len());
+}
+
+#[tokio::test]
+async fn host_rules_are_the_same_as_in_http1() {
+    let up = Upstream::text("ok").await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client = proxy.h2().await;
+    let mut differing = request("GET", "http://a.test/");
+    differing.headers_mut().insert("host", "b.test".parse().unwrap());
+    assert_eq!(client.request(differing, b"").await.status, 400);
+    assert_eq!(client.get("http", "a.test", "/a%2fb").await.status, 400);
+    assert_eq!(client.request(request("TRACE", "http://a.test/"), b"").await.status, 405);
+    assert_eq!(up.connections(), 0);
+}
+
+#[tokio::test]
+async fn header_lists_over_the_limit_are_answered_431() {
+    let up = Upstream::text("ok").await;
+    let proxy = routes(everything_to(&[&up])).http("limits: { head_bytes: 8192, headers: 20 }").start().await;
+    let mut client = proxy.h2().await;
+    let mut many = request("GET", "http://a.test/");
+    for n in 0..30 {
+        many.headers_mut().insert(format!("x-{n}").parse::<http::HeaderName>().unwrap(), "1".parse().unwrap());
+    }
+    assert_eq!(client.request(many, b"").await.status, 431);
+    assert_eq!(up.connections(), 0);
+}
+
+#[tokio::test]
+async fn informational_responses_do_not_end_an_http2_exchange() {
+    let up =
+        Upstream::raw("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            .await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    assert_eq!(proxy.h2().await.get("http", "a.test", "/").await.text(), "ok");
+}
+
+#[tokio::test]
+async fn head_204_and_304_end_their_streams() {
+    for (method, reply, status) in [
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", 200),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n", 204),
+        ("GET", "HTTP/1.1 304 Not Modified\r\n\r\n", 304),
+    ] {
+        let up = Upstream::raw(reply).await;
+        let proxy = routes(everything_to(&[&up])).start().await;
+        let response = proxy.h2().await.request(request(method, "http://a.test/"), b"").await;
+        assert_eq!((response.status, response.text()), (status, ""));
+    }
+}
+
+#[tokio::test]
+async fn an_http2_upstream_over_tls_is_verified_and_told_who_asks() {
+    let authority = Authority::new("up");
+    let identity = authority.issue(&["up.internal"]);
+    let up = H2Upstream::start_tls(authority.server(&identity, &["h2"], true), |mut exchange: Exchange| async move {
+        exchange.read().await;
+        exchange.reply(200, &[], b"secret", &[]);
+    })
+    .await;
+    let tls = "protocol: http2, tls: { ca: ca.pem, server_name: up.internal, client_certificate: me }";
+    let proxy = routes(everything_to_with(&[&up], tls))
+        .file("ca.pem", &authority.pem)
+        .certificate("me", &authority.issue_client("proxy"))
+        .start()
+        .await;
+    assert_eq!(proxy.get("a.test", "/").await.text(), "secret");
+    assert_eq!(up.request().uri.scheme_str(), Some("https"));
+}
+
+#[tokio::test]
+async fn cookies_that_http2_splits_are_one_header_for_http1() {
+    let up = Upstream::text("ok").await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut head = request("GET", "http://a.test/");
+    head.headers_mut().append("cookie", "a=1".parse().unwrap());
+    head.headers_mut().append("cookie", "b=2".parse().unwrap());
+    assert_eq!(proxy.h2().await.request(head, b"").await.status, 200);
+    assert_eq!(up.request().head.all("cookie"), ["a=1; b=2"]);
+}
+
+#[tokio::test]
+async fn a_flood_of_resets_ends_the_connection() {
+    let up = Upstream::hanging().await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client: H2Client = proxy.h2().await;
+    let mut ended = false;
+    for _ in 0..20_000 {
+        let Ok(ready) = within("room for a stream", client.send.clone().ready()).await else {
+            ended = true;
+            break;
+        };
+        client.send = ready;
+        let Ok((_response, mut stream)) = client.send.send_request(request("GET", "http://a.test/"), true) else {
+            ended = true;
+            break;
+        };
+        stream.send_reset(Reason::CANCEL);
+        tokio::task::yield_now().await;
+    }
+    assert!(ended, "twenty thousand resets went through");
+    assert!(proxy.h2().await.send.current_max_send_streams() > 0, "others are served on");
+}

@@ -1,0 +1,144 @@
+//! Do WebSockets pass, over HTTP/1.1 and over HTTP/2?
+
+use crate::harness::certs::Authority;
+use crate::harness::client::Client;
+use crate::harness::h2::{H2Client, request};
+use crate::harness::proxy::{everything_to, routes};
+use crate::harness::upstream::{Peer, Upstream};
+use crate::harness::websocket::{ACCEPT, KEY, accept, handshake, text_frame, welcome};
+use crate::harness::wire::End;
+use crate::harness::within;
+use bytes::Bytes;
+
+/// Greets as a WebSocket server does and sends back what comes, unmasked or not, byte for byte.
+async fn echo() -> Upstream {
+    Upstream::start(|mut peer: Peer| async move {
+        let Some(request) = peer.request().await else { return };
+        let key = request.get("sec-websocket-key").unwrap().to_owned();
+        assert_eq!(request.get("sec-websocket-version"), Some("13"));
+        peer.send(welcome(&key)).await;
+        while let Some(bytes) = peer.some().await {
+            peer.send(bytes).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_websocket_opens_speaks_both_ways_and_closes() {
+    let up = echo().await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client = proxy.client().await;
+    client.send(handshake("a.test", "/chat")).await;
+    let head = client.response_head().await;
+    assert_eq!((head.status(), head.get("sec-websocket-accept")), (101, Some(ACCEPT)));
+    assert_eq!(head.get("upgrade").map(str::to_ascii_lowercase).as_deref(), Some("websocket"));
+    for text in ["hello", "again"] {
+        let frame = text_frame(text, true);
+        client.send(&frame).await;
+        assert_eq!(client.exactly(frame.len()).await.unwrap(), frame);
+    }
+    assert_eq!(up.request().get("sec-websocket-key"), Some(KEY));
+    client.half_close().await;
+    assert_eq!(client.end().await, End::Fin);
+}
+
+#[tokio::test]
+async fn a_frame_sent_along_with_the_handshake_is_not_lost() {
+    let up = echo().await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client = proxy.client().await;
+    let frame = text_frame("early", true);
+    client.send([handshake("a.test", "/").as_bytes(), &frame].concat()).await;
+    assert_eq!(client.response_head().await.status(), 101);
+    assert_eq!(client.exactly(frame.len()).await.unwrap(), frame);
+}
+
+#[tokio::test]
+async fn an_upstream_that_declines_is_heard_and_the_connection_stays() {
+    let up = Upstream::raw("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client = proxy.client().await;
+    client.send(handshake("a.test", "/")).await;
+    let response = client.response().await;
+    assert_eq!((response.status(), response.text()), (403, "no"));
+    assert_eq!(client.get("a.test", "/").await.status(), 403);
+}
+
+#[tokio::test]
+async fn a_websocket_outlives_the_timeout_of_requests() {
+    let up = echo().await;
+    let text = crate::harness::proxy::route_to(&[&up], "timeout: 100ms", "balance: random");
+    let proxy = routes(text).start().await;
+    let mut client = proxy.client().await;
+    client.send(handshake("a.test", "/")).await;
+    assert_eq!(client.response_head().await.status(), 101);
+    // Another request meets the timeout meanwhile, so that it has passed for certain.
+    let slow = Upstream::hanging().await;
+    let other = crate::harness::proxy::route_to(&[&slow], "timeout: 150ms", "balance: random");
+    assert_eq!(routes(other).start().await.get("a.test", "/").await.status(), 504);
+    let frame = text_frame("still here", true);
+    client.send(&frame).await;
+    assert_eq!(client.exactly(frame.len()).await.unwrap(), frame);
+}
+
+#[tokio::test]
+async fn extended_connect_over_http2_reaches_an_http1_websocket() {
+    let up = echo().await;
+    let authority = Authority::new("tests");
+    let proxy = routes(everything_to(&[&up])).https("").certificate("a", &authority.issue(&["a.test"])).start().await;
+    let mut client = H2Client::tls(proxy.https().await, &authority.client(&["h2"]), "a.test").await;
+    client.extended_connect().await;
+    let mut connect = request("CONNECT", "https://a.test/chat?x=1");
+    connect.extensions_mut().insert(::h2::ext::Protocol::from_static("websocket"));
+    connect.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
+    connect.headers_mut().insert("origin", "https://a.test".parse().unwrap());
+    let (response, mut stream) = client.open(connect, false).await;
+    let mut response = within("the response", response).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(!response.headers().contains_key("sec-websocket-accept"), "{response:?}");
+    for text in ["hello", "again"] {
+        let frame = text_frame(text, true);
+        stream.send_data(Bytes::from(frame.clone()), false).unwrap();
+        let mut echoed = Vec::new();
+        while echoed.len() < frame.len() {
+            let chunk = within("the echo", response.body_mut().data()).await.unwrap().unwrap();
+            response.body_mut().flow_control().release_capacity(chunk.len()).unwrap();
+            echoed.extend_from_slice(&chunk);
+        }
+        assert_eq!(echoed, frame);
+    }
+    stream.send_data(Bytes::new(), true).unwrap();
+    assert!(within("the end", response.body_mut().data()).await.is_none_or(|chunk| chunk.is_ok_and(|c| c.is_empty())));
+    let seen = up.request();
+    assert_eq!(seen.head.first, "GET /chat?x=1 HTTP/1.1");
+    assert_eq!(seen.get("upgrade").map(str::to_ascii_lowercase).as_deref(), Some("websocket"));
+    assert_eq!((seen.get("host"), seen.get("origin")), (Some("a.test"), Some("https://a.test")));
+    assert!(accept(seen.get("sec-websocket-key").unwrap()).ends_with('='));
+}
+
+#[tokio::test]
+async fn an_upstream_that_declines_extended_connect_is_heard() {
+    let up = Upstream::raw("HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nno!").await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client = proxy.h2().await;
+    client.extended_connect().await;
+    let mut connect = request("CONNECT", "http://a.test/chat");
+    connect.extensions_mut().insert(::h2::ext::Protocol::from_static("websocket"));
+    let (response, _stream) = client.open(connect, false).await;
+    let response = crate::harness::h2::collect(within("the response", response).await.unwrap()).await;
+    assert_eq!((response.status, response.text()), (401, "no!"));
+}
+
+#[tokio::test]
+async fn a_websocket_over_tls_works_for_clients_of_http11() {
+    let up = echo().await;
+    let authority = Authority::new("tests");
+    let proxy = routes(everything_to(&[&up])).https("").certificate("a", &authority.issue(&["a.test"])).start().await;
+    let mut client = Client::tls(proxy.https().await, &authority.client(&["http/1.1"]), "a.test").await;
+    client.send(handshake("a.test", "/")).await;
+    assert_eq!(client.response_head().await.status(), 101);
+    let frame = text_frame("hello", true);
+    client.send(&frame).await;
+    assert_eq!(client.exactly(frame.len()).await.unwrap(), frame);
+}
