@@ -10,10 +10,15 @@
 #[allow(dead_code, reason = "the peers can do a little more than the tests ask of them so far")]
 mod harness;
 
+mod balancing;
 mod errors;
+mod filters;
+mod forwarded;
 mod grpc;
 mod http1;
 mod http2;
 mod malformed;
 mod peers;
+mod retries;
+mod routing;
 mod websocket;
