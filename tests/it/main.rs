@@ -10,15 +10,21 @@
 #[allow(dead_code, reason = "the peers can do a little more than the tests ask of them so far")]
 mod harness;
 
+mod access_log;
+mod admin;
 mod balancing;
+mod drain;
 mod errors;
 mod filters;
 mod forwarded;
 mod grpc;
+mod health;
 mod http1;
 mod http2;
+mod limits;
 mod malformed;
 mod peers;
 mod retries;
 mod routing;
+mod timeouts;
 mod websocket;

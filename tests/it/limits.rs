@@ -1,0 +1,174 @@
+//! What happens when there is more than there may be?
+
+use crate::harness::client::Client;
+use crate::harness::proxy::{everything_to, everything_to_with, routes};
+use crate::harness::upstream::{Peer, Upstream};
+use crate::harness::wire::End;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// Answers a request for each permit.
+async fn gated() -> (Upstream, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let told = gate.clone();
+    let up = Upstream::start(move |mut peer: Peer| {
+        let told = told.clone();
+        async move {
+            while peer.request().await.is_some() {
+                told.acquire().await.unwrap().forget();
+                if peer.try_send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    (up, gate)
+}
+
+async fn asking(address: std::net::SocketAddr) -> Client {
+    let mut client = Client::connect(address).await;
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    client
+}
+
+#[tokio::test]
+async fn requests_beyond_the_place_of_an_endpoint_wait_in_line() {
+    let (up, gate) = gated().await;
+    let proxy = routes(everything_to_with(&[&up], "max_in_flight: 2")).start().await;
+    let http = proxy.http().await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(asking(http).await);
+    }
+    proxy.wait_for_metric("tidegate_upstream_queued", &[], 3.0).await;
+    assert_eq!(up.requests().len(), 2);
+    gate.add_permits(5);
+    for mut client in clients {
+        assert_eq!(client.response().await.text(), "ok");
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_and_a_long_wait_are_503() {
+    let (up, _gate) = gated().await;
+    let proxy =
+        routes(everything_to_with(&[&up], "max_in_flight: 1, max_queue: 1, queue_timeout: 200ms")).start().await;
+    let http = proxy.http().await;
+    let _running = asking(http).await;
+    up.wait_for_requests(1).await;
+    let mut waiting = asking(http).await;
+    proxy.wait_for_metric("tidegate_upstream_queued", &[], 1.0).await;
+    assert_eq!(asking(http).await.response().await.status(), 503);
+    let late = waiting.response().await;
+    assert_eq!(late.status(), 503);
+    let reasons: Vec<_> = proxy.access_log(2).await.iter().map(|r| r["reason"].clone()).collect();
+    assert_eq!(reasons, ["queue_full", "queue_timeout"]);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_the_line_makes_room() {
+    let (up, gate) = gated().await;
+    let proxy = routes(everything_to_with(&[&up], "max_in_flight: 1, max_queue: 1")).start().await;
+    let http = proxy.http().await;
+    let mut running = asking(http).await;
+    up.wait_for_requests(1).await;
+    let leaving = asking(http).await;
+    proxy.wait_for_metric("tidegate_upstream_queued", &[], 1.0).await;
+    drop(leaving);
+    crate::harness::until("an empty queue", || async {
+        (proxy.metric("tidegate_upstream_queued", &[]).await == 0.0).then_some(())
+    })
+    .await;
+    let mut next = asking(http).await;
+    gate.add_permits(2);
+    assert_eq!(running.response().await.text(), "ok");
+    assert_eq!(next.response().await.text(), "ok");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_of_a_listener_are_closed_and_the_admin_port_stays() {
+    let up = Upstream::text("ok").await;
+    let proxy = routes(everything_to(&[&up])).http("limits: { connections: 3 }").start().await;
+    let http = proxy.http().await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut client = Client::connect(http).await;
+        assert_eq!(client.get("a.test", "/").await.text(), "ok");
+        held.push(client);
+    }
+    let mut fourth = Client::connect(http).await;
+    let _ = fourth.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    let (rest, _) = fourth.rest().await;
+    assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 503 "), "{:?}", String::from_utf8_lossy(&rest));
+    assert_eq!(proxy.admin_get("/healthz").await.status(), 200);
+    assert!(proxy.metric("tidegate_connections_refused_total", &["reason=\"limit\""]).await >= 1.0);
+    drop(held.pop());
+    crate::harness::until("a free place", || async {
+        let mut client = Client::connect(http).await;
+        let _ = client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await;
+        client.rest().await.0.starts_with(b"HTTP/1.1 200 ").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_source_address_cannot_take_all_connections() {
+    let up = Upstream::text("ok").await;
+    let proxy = routes(everything_to(&[&up])).http("limits: { connections_per_source: 2 }").start().await;
+    let http = proxy.http().await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(http).await;
+        assert_eq!(client.get("a.test", "/").await.text(), "ok");
+        held.push(client);
+    }
+    let mut third = Client::connect(http).await;
+    let _ = third.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    assert!(third.rest().await.0.is_empty());
+    assert!(proxy.metric("tidegate_connections_refused_total", &["reason=\"source_limit\""]).await >= 1.0);
+    assert_eq!(Client::connect_from("127.0.0.2", http).await.get("a.test", "/").await.text(), "ok");
+}
+
+#[tokio::test]
+async fn idle_connections_to_an_upstream_are_few_and_end_in_time() {
+    let up = Upstream::text("ok").await;
+    let proxy = routes(everything_to_with(&[&up], "idle_timeout: 100ms")).section("workers", "1").start().await;
+    assert_eq!(proxy.get("a.test", "/").await.text(), "ok");
+    crate::harness::until("no open upstream connection", || async {
+        (proxy.metric("tidegate_upstream_connections_open", &[]).await == 0.0).then_some(())
+    })
+    .await;
+    assert_eq!(proxy.get("a.test", "/").await.text(), "ok");
+    assert_eq!(up.connections(), 2);
+}
+
+#[tokio::test]
+async fn no_idle_connection_is_kept_where_none_may_be() {
+    let up = Upstream::text("ok").await;
+    let proxy = routes(everything_to_with(&[&up], "max_idle: 0")).section("workers", "1").start().await;
+    let mut client = proxy.client().await;
+    for _ in 0..3 {
+        assert_eq!(client.get("a.test", "/").await.text(), "ok");
+    }
+    assert_eq!(up.connections(), 3);
+}
+
+#[tokio::test]
+async fn a_body_limit_ends_a_stream_without_reading_it_all() {
+    let up = Upstream::start(|mut peer: Peer| async move {
+        let _ = peer.head().await;
+        assert!(matches!(peer.closed().await, End::Fin | End::Reset));
+    })
+    .await;
+    let text = crate::harness::proxy::route_to(&[&up], "max_body: 1KiB", "outlier: off");
+    let proxy = routes(text).start().await;
+    let mut client = proxy.client().await;
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let chunk = format!("400\r\n{}\r\n", "x".repeat(1024));
+    for _ in 0..4 {
+        let _ = client.try_send(&chunk).await;
+    }
+    let response = client.response().await;
+    assert_eq!((response.status(), response.get("connection")), (413, Some("close")));
+}
