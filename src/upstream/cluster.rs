@@ -100,6 +100,10 @@ impl Cluster {
             changed |= stays.is_none_or(|e| e.weight() != spec.weight);
             let endpoint = stays.cloned().unwrap_or_else(|| self.join(spec, before.is_empty()));
             endpoint.set_weight(spec.weight);
+            if spec.weight == 0 {
+                // It takes no requests, so it must not count among those put aside.
+                self.ward.reinstate(&endpoint);
+            }
             all.insert(spec.address, endpoint);
         }
         if !changed && old.is_empty() {
@@ -164,8 +168,9 @@ impl Cluster {
         &self.budget
     }
 
-    /// Whether a connection may serve another client's requests: not where it began with a PROXY header, which names one.
-    pub fn shares_connections(&self) -> bool {
+    /// Whether a connection may serve another client's requests (be pooled, or shared by HTTP/2 streams of several clients): not
+    /// where it began with a PROXY header, which names one client.
+    pub fn may_reuse_connections(&self) -> bool {
         self.spec.proxy_header.is_none()
     }
 

@@ -4,7 +4,7 @@ use super::cluster::Cluster;
 use super::endpoint::{Endpoint, Outcome};
 use super::proxy_header;
 use super::shared::OpeningFailed;
-use super::stream::UpstreamStream;
+use super::stream::{Line, UpstreamStream};
 use crate::model::UpstreamProtocol;
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
@@ -75,16 +75,16 @@ pub(crate) async fn connect_for(
 ) -> Result<UpstreamStream, ConnectError> {
     let start = Instant::now();
     let within = tokio::time::timeout(cluster.spec().connect_timeout, establish(cluster, endpoint, client));
-    let stream = within.await.map_err(ConnectError::Timeout)??;
+    let line = within.await.map_err(ConnectError::Timeout)??;
     cluster.ward.meters.connected(start.elapsed());
-    Ok(stream)
+    Ok(UpstreamStream::new(line, cluster.ward.meters.open()))
 }
 
 async fn establish(
     cluster: &Cluster,
     endpoint: &Endpoint,
     client: Option<(SocketAddr, SocketAddr)>,
-) -> Result<UpstreamStream, ConnectError> {
+) -> Result<Line, ConnectError> {
     let mut stream = TcpStream::connect(endpoint.address).await.map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused => ConnectError::Refused(error),
         _ => ConnectError::Io(error),
@@ -95,7 +95,7 @@ async fn establish(
         stream.write_all(&header).await.map_err(ConnectError::Io)?;
     }
     if cluster.spec().tls.is_none() {
-        return Ok(UpstreamStream::Tcp(stream));
+        return Ok(Line::Tcp(stream));
     }
     secure(cluster, stream).await
 }
@@ -107,7 +107,7 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
 }
 
-async fn secure(cluster: &Cluster, stream: TcpStream) -> Result<UpstreamStream, ConnectError> {
+async fn secure(cluster: &Cluster, stream: TcpStream) -> Result<Line, ConnectError> {
     let (Some(config), Some(name)) = (&cluster.tls, &cluster.server_name) else {
         let what = "the cluster's TLS settings are not usable";
         return Err(ConnectError::Tls(io::Error::new(io::ErrorKind::InvalidInput, what)));
@@ -117,7 +117,7 @@ async fn secure(cluster: &Cluster, stream: TcpStream) -> Result<UpstreamStream, 
     if cluster.spec().protocol == UpstreamProtocol::Http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err(ConnectError::NoHttp2);
     }
-    Ok(UpstreamStream::Tls(Box::new(stream)))
+    Ok(Line::Tls(Box::new(stream)))
 }
 
 #[cfg(test)]
@@ -180,6 +180,18 @@ mod tests {
         assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
         assert_eq!(socket.linger().unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn open_connections_are_counted_until_they_are_dropped() {
+        let (_listener, address) = listener().await;
+        let cluster = crate::upstream::testing::cluster(&at(address));
+        let endpoint = members(&cluster).remove(0);
+        let one = connect(&cluster, &endpoint, client()).await.unwrap();
+        let two = connect(&cluster, &endpoint, client()).await.unwrap();
+        assert_eq!(cluster.ward.meters.open().get(), 2);
+        drop((one, two));
+        assert_eq!(cluster.ward.meters.open().get(), 0);
     }
 
     #[tokio::test]

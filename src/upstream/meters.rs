@@ -19,6 +19,7 @@ pub(crate) struct Meters {
     failures: [OnceLock<Counter>; 5],
     connects: OnceLock<(Counter, Histogram)>,
     reused: OnceLock<Counter>,
+    open: OnceLock<Gauge>,
     in_flight: OnceLock<Gauge>,
     queued: OnceLock<Gauge>,
     retries: OnceLock<Counter>,
@@ -42,6 +43,7 @@ impl Meters {
             failures: Default::default(),
             connects: OnceLock::new(),
             reused: OnceLock::new(),
+            open: OnceLock::new(),
             in_flight: OnceLock::new(),
             queued: OnceLock::new(),
             retries: OnceLock::new(),
@@ -101,6 +103,10 @@ impl Meters {
 
     pub(crate) fn reused(&self) {
         self.reused.get_or_init(|| self.counter(&families::UPSTREAM_REUSED, None)).add(1);
+    }
+
+    pub(crate) fn open(&self) -> &Gauge {
+        self.open.get_or_init(|| self.gauge(&families::UPSTREAM_CONNECTIONS_OPEN, None))
     }
 
     pub(crate) fn in_flight(&self) -> &Gauge {

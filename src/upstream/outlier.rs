@@ -64,7 +64,7 @@ impl Ward {
 
     fn eject(&self, endpoint: &Endpoint, spec: &OutlierSpec) {
         let mut census = self.census();
-        if endpoint.has(EJECTED | LEFT) || census.ejected >= census.members / 2 {
+        if endpoint.has(EJECTED | LEFT) || endpoint.weight() == 0 || census.ejected >= census.members / 2 {
             return;
         }
         census.ejected += 1;
@@ -94,15 +94,16 @@ impl Ward {
         self.next_probe.fetch_min(until, Relaxed);
     }
 
-    /// A probe succeeded.
+    /// A probe succeeded, or no requests are to go there any more.
     pub(crate) fn reinstate(&self, endpoint: &Endpoint) {
-        self.release(&mut self.census(), endpoint);
-        tracing::info!(endpoint = %endpoint.address, cluster = self.meters.cluster(), "endpoint back");
+        if self.release(&mut self.census(), endpoint) {
+            tracing::info!(endpoint = %endpoint.address, cluster = self.meters.cluster(), "endpoint back");
+        }
     }
 
-    fn release(&self, census: &mut Census, endpoint: &Endpoint) {
+    fn release(&self, census: &mut Census, endpoint: &Endpoint) -> bool {
         if !endpoint.has(EJECTED) {
-            return;
+            return false;
         }
         let before = endpoint.standing();
         endpoint.forget_failures();
@@ -112,6 +113,7 @@ impl Ward {
         if census.ejected == 0 {
             self.next_probe.store(u64::MAX, Relaxed);
         }
+        true
     }
 
     /// Whether some ejected endpoint is due for a probe: one load as long as nobody is ejected.
@@ -335,6 +337,16 @@ mod tests {
         assert!(all[0].is_ejected());
         fail(&all[2], 50);
         assert!(!all[2].is_ejected(), "who left is nobody's concern");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_ejected_endpoint_that_loses_its_weight_makes_room_for_another() {
+        let cluster = cluster(&spec(&[1, 1, 1]));
+        let all = members(&cluster);
+        fail(&all[0], 5);
+        cluster.set_members(&endpoints(&[0, 1, 1]));
+        fail(&all[1], 5);
+        assert!(!all[0].is_ejected() && all[1].is_ejected());
     }
 
     #[test]
