@@ -286,7 +286,138 @@ fn reset(stream: &TcpStream) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{Gate, on_worker, plain};
     use super::*;
+    use crate::model::ListenerSpec;
+    use crate::telemetry::families;
+    use std::io::ErrorKind;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn limited(connections: u32, connections_per_source: u32) -> ListenerSpec {
+        let mut spec = plain("a");
+        (spec.limits.connections, spec.limits.connections_per_source) = (connections, connections_per_source);
+        spec
+    }
+
+    fn behind_proxy(mut spec: ListenerSpec, from: &str) -> ListenerSpec {
+        spec.proxy_protocol_from = vec![from.parse().unwrap()];
+        spec
+    }
+
+    fn refused(gate: &Gate, reason: &str) -> u64 {
+        gate.counter(&families::CONNECTIONS_REFUSED, &[("listener", "a"), ("reason", reason)]).get()
+    }
+
+    /// Whether the connection was ended by the other side, one way or the other.
+    async fn is_cut(mut client: TcpStream) -> bool {
+        match client.read(&mut [0; 64]).await {
+            Ok(length) => length == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
+    }
+
+    #[test]
+    fn a_connection_arrives_with_both_its_addresses_and_its_bytes() {
+        on_worker(async {
+            let mut gate = Gate::open(2, [plain("a")]);
+            let mut client = gate.connect("a").await;
+            client.write_all(b"hello").await.unwrap();
+            let mut incoming = gate.next().await;
+            assert_eq!(incoming.peer, client.local_addr().unwrap());
+            assert_eq!((incoming.local, incoming.local), (gate.address("a"), client.peer_addr().unwrap()));
+            assert!(incoming.tls.is_none() && !incoming.alpn_h2 && !incoming.stream.is_tls());
+            let mut bytes = [0; 5];
+            incoming.stream.read_exact(&mut bytes).await.unwrap();
+            assert_eq!(&bytes, b"hello");
+            assert_eq!(gate.counter(&families::CONNECTIONS, &[("listener", "a")]).get(), 1);
+        });
+    }
+
+    #[test]
+    fn beyond_its_limit_a_listener_refuses_at_once_and_counts() {
+        on_worker(async {
+            let mut gate = Gate::open(2, [limited(1, 0)]);
+            let _client = gate.connect("a").await;
+            let first = gate.next().await;
+            assert!(is_cut(gate.connect("a").await).await);
+            gate.until(|gate| refused(gate, "limit") == 1).await;
+            drop(first);
+            let _client = gate.connect("a").await;
+            gate.next().await;
+        });
+    }
+
+    #[test]
+    fn a_limit_holds_from_its_change_on_without_a_new_socket() {
+        on_worker(async {
+            let mut gate = Gate::open(1, [plain("a")]);
+            gate.set(Arc::new(limited(10, 1)), None);
+            let _client = gate.connect("a").await;
+            let _first = gate.next().await;
+            assert!(is_cut(gate.connect("a").await).await);
+            gate.until(|gate| refused(gate, "source_limit") == 1).await;
+        });
+    }
+
+    #[test]
+    fn a_trusted_proxy_says_who_the_client_is_and_the_client_is_counted() {
+        on_worker(async {
+            let mut gate = Gate::open(1, [behind_proxy(limited(10, 1), "127.0.0.0/8")]);
+            let header = |client: &str| format!("PROXY TCP4 {client} 198.51.100.1 4000 443\r\nGET");
+            let mut one = gate.connect("a").await;
+            one.write_all(header("192.0.2.1").as_bytes()).await.unwrap();
+            let mut first = gate.next().await;
+            assert_eq!(first.peer, "192.0.2.1:4000".parse().unwrap());
+            assert_eq!(first.local, "198.51.100.1:443".parse().unwrap());
+            let mut rest = [0; 3];
+            first.stream.read_exact(&mut rest).await.unwrap();
+            assert_eq!(&rest, b"GET");
+            let mut two = gate.connect("a").await;
+            two.write_all(header("192.0.2.2").as_bytes()).await.unwrap();
+            let _second = gate.next().await;
+            let mut again = gate.connect("a").await;
+            again.write_all(header("192.0.2.1").as_bytes()).await.unwrap();
+            assert!(is_cut(again).await);
+            gate.until(|gate| refused(gate, "source_limit") == 1).await;
+        });
+    }
+
+    #[test]
+    fn what_a_trusted_proxy_sends_instead_of_a_header_ends_the_connection() {
+        on_worker(async {
+            let gate = Gate::open(1, [behind_proxy(plain("a"), "127.0.0.0/8")]);
+            let mut client = gate.connect("a").await;
+            client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+            assert!(is_cut(client).await);
+            gate.until(|gate| refused(gate, "proxy_header") == 1).await;
+        });
+    }
+
+    #[test]
+    fn a_header_of_an_untrusted_client_is_left_for_http_to_refuse() {
+        on_worker(async {
+            let mut gate = Gate::open(1, [behind_proxy(plain("a"), "192.0.2.0/24")]);
+            let mut client = gate.connect("a").await;
+            client.write_all(b"PROXY").await.unwrap();
+            let mut incoming = gate.next().await;
+            assert_eq!(incoming.peer, client.local_addr().unwrap());
+            assert_eq!(incoming.stream.read_u8().await.unwrap(), b'P');
+        });
+    }
+
+    #[test]
+    fn a_header_that_does_not_come_in_time_ends_the_connection() {
+        on_worker(async {
+            tokio::time::pause();
+            let gate = Gate::open(1, [behind_proxy(plain("a"), "127.0.0.0/8")]);
+            let mut client = gate.connect("a").await;
+            client.write_all(b"PROXY TCP4 ").await.unwrap();
+            let begun = Instant::now();
+            assert!(is_cut(client).await);
+            assert!(begun.elapsed() >= Duration::from_secs(10));
+            gate.until(|gate| refused(gate, "proxy_header") == 1).await;
+        });
+    }
 
     #[test]
     fn without_descriptors_the_pause_grows_to_a_tenth_of_a_second() {

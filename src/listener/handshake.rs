@@ -133,3 +133,141 @@ fn rustls_error(error: io::Error) -> Result<rustls::Error, io::Error> {
     }
     error.downcast::<rustls::Error>()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Gate, on_worker};
+    use super::*;
+    use crate::telemetry::families;
+    use crate::tls::testing::{Authority, Client, binding, certificate, listener};
+    use rustls::ClientConnection;
+    use std::sync::Arc;
+    use std::time::Duration;
+    use tokio::io::AsyncReadExt;
+    use tokio::time::Instant;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::client;
+
+    /// A gate where `a.test` and 127.0.0.1 are served, and a client that trusts it.
+    fn gate() -> (Gate, Client) {
+        let authority = Authority::new();
+        let gate = Gate::open(1, [listener()]);
+        let specs = [certificate("a", [authority.issue(&["a.test", "127.0.0.1"])])];
+        let (names, problems) = ServerNames::compile(&listener(), &[binding(&[], "a")], &specs, None);
+        assert_eq!(problems, []);
+        gate.set(Arc::new(listener()), Some(names));
+        (gate, Client::of(&authority))
+    }
+
+    async fn connect(gate: &Gate, client: &Client, name: &str) -> io::Result<client::TlsStream<TcpStream>> {
+        let stream = gate.connect("https").await;
+        TlsConnector::from(client.config()).connect(name.to_owned().try_into().unwrap(), stream).await
+    }
+
+    fn failures(gate: &Gate, reason: &str) -> u64 {
+        gate.counter(&families::TLS_FAILURES, &[("listener", "https"), ("reason", reason)]).get()
+    }
+
+    #[test]
+    fn a_name_that_is_served_is_shaken_hands_with_and_bytes_flow() {
+        on_worker(async {
+            let (mut gate, client) = gate();
+            let mut stream = connect(&gate, &client, "a.test").await.unwrap();
+            let mut incoming = gate.next().await;
+            let tls = incoming.tls.clone().unwrap();
+            assert_eq!((tls.server_name.as_deref(), tls.version), (Some("a.test"), "TLSv1.3"));
+            assert!(incoming.alpn_h2 && incoming.stream.is_tls());
+            stream.write_all(b"x").await.unwrap();
+            stream.flush().await.unwrap();
+            assert_eq!(incoming.stream.read_u8().await.unwrap(), b'x');
+            incoming.stream.write_all(b"y").await.unwrap();
+            incoming.stream.shutdown().await.unwrap();
+            assert_eq!((stream.read_u8().await.unwrap(), stream.read(&mut [0]).await.unwrap()), (b'y', 0));
+            let version = [("listener", "https"), ("version", "TLSv1.3")];
+            assert_eq!(gate.counter(&families::TLS_HANDSHAKES, &version).get(), 1);
+        });
+    }
+
+    #[test]
+    fn a_client_of_an_address_gets_the_certificate_that_has_it() {
+        on_worker(async {
+            let (mut gate, client) = gate();
+            let _stream = connect(&gate, &client, "127.0.0.1").await.unwrap();
+            assert_eq!(gate.next().await.tls.unwrap().server_name, None);
+        });
+    }
+
+    #[test]
+    fn a_name_that_nothing_serves_gets_an_alert_that_says_so() {
+        on_worker(async {
+            let (gate, client) = gate();
+            let error = connect(&gate, &client, "b.test").await.unwrap_err();
+            let alert = rustls::Error::AlertReceived(AlertDescription::UnrecognisedName);
+            assert_eq!(rustls_error(error).unwrap(), alert);
+            gate.until(|gate| failures(gate, "unknown_name") == 1).await;
+        });
+    }
+
+    #[test]
+    fn a_client_that_refuses_our_certificate_is_counted_as_such() {
+        on_worker(async {
+            let (gate, _) = gate();
+            assert!(connect(&gate, &Client::of(&Authority::new()), "a.test").await.is_err());
+            gate.until(|gate| failures(gate, "client_alert") == 1).await;
+        });
+    }
+
+    #[test]
+    fn http_on_a_tls_port_is_no_tls() {
+        on_worker(async {
+            let (gate, _) = gate();
+            let mut stream = gate.connect("https").await;
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            assert_eq!(answer.first(), Some(&21), "an alert");
+            gate.until(|gate| failures(gate, "not_tls") == 1).await;
+        });
+    }
+
+    #[test]
+    fn a_hello_in_pieces_is_put_together() {
+        on_worker(async {
+            let (gate, client) = gate();
+            let mut hello = Vec::new();
+            let mut connection = ClientConnection::new(client.config(), "a.test".try_into().unwrap()).unwrap();
+            connection.write_tls(&mut hello).unwrap();
+            let mut stream = gate.connect("https").await;
+            stream.set_nodelay(true).unwrap();
+            for piece in hello.chunks(40) {
+                stream.write_all(piece).await.unwrap();
+                gate.turn().await;
+            }
+            assert_eq!(stream.read_u8().await.unwrap(), 22, "the server's part of the handshake");
+        });
+    }
+
+    #[test]
+    fn a_handshake_that_does_not_end_in_time_is_cut() {
+        on_worker(async {
+            tokio::time::pause();
+            let (gate, _) = gate();
+            let mut stream = gate.connect("https").await;
+            stream.write_all(&[22, 3, 1]).await.unwrap();
+            let begun = Instant::now();
+            assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
+            assert!(begun.elapsed() >= Duration::from_secs(10));
+            gate.until(|gate| failures(gate, "timeout") == 1).await;
+        });
+    }
+
+    #[test]
+    fn a_listener_without_any_certificate_refuses_every_name() {
+        on_worker(async {
+            let (gate, client) = gate();
+            gate.set(Arc::new(listener()), None);
+            assert!(connect(&gate, &client, "a.test").await.is_err());
+            gate.until(|gate| failures(gate, "unknown_name") == 1).await;
+        });
+    }
+}

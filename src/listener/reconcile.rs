@@ -78,6 +78,11 @@ impl Listeners {
         problems
     }
 
+    /// Stops accepting everywhere, after what the kernel has queued is taken; connections go on. The start of a drain does the same.
+    pub fn close_all(&mut self) {
+        let _ = self.reconcile(&[]);
+    }
+
     /// What is bound now.
     pub fn bound(&self) -> Vec<Bound> {
         let bound =
@@ -125,4 +130,119 @@ fn close(running: &Running) {
     running.listening.close();
     running.stop.send_replace(true);
     tracing::info!(listener = &*running.listening.name, address = %running.listening.address, "listener closed");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Gate, on_worker, plain};
+    use std::net::TcpStream;
+    use std::sync::Arc;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[test]
+    fn a_listener_that_stays_is_not_touched_when_others_come_and_go() {
+        on_worker(async {
+            let mut gate = Gate::open(2, [plain("a"), plain("b")]);
+            let (a, b) = (gate.address("a"), gate.address("b"));
+            let _client = gate.connect("a").await;
+            let before = gate.next().await.listener;
+            assert!(gate.reconcile([plain("a"), plain("c")]).is_empty());
+            assert_eq!(gate.address("a"), a);
+            let _client = gate.connect("a").await;
+            assert!(Arc::ptr_eq(&before, &gate.next().await.listener));
+            let _client = gate.connect("c").await;
+            assert_eq!(&*gate.next().await.listener.name, "c");
+            gate.until(|_| TcpStream::connect(b).is_err()).await;
+        });
+    }
+
+    #[test]
+    fn connections_of_a_removed_listener_go_on_and_are_told() {
+        on_worker(async {
+            let mut gate = Gate::open(1, [plain("a")]);
+            let mut client = gate.connect("a").await;
+            let mut incoming = gate.next().await;
+            assert!(!incoming.listener.is_closed());
+            gate.reconcile([]);
+            assert!(incoming.listener.is_closed());
+            client.write_all(b"x").await.unwrap();
+            assert_eq!(incoming.stream.read_u8().await.unwrap(), b'x');
+        });
+    }
+
+    #[test]
+    fn a_renamed_listener_keeps_its_port_open() {
+        on_worker(async {
+            let mut gate = Gate::open(2, [plain("a")]);
+            let address = gate.address("a");
+            let mut renamed = plain("b");
+            renamed.address = address;
+            assert_eq!(gate.reconcile([renamed]), []);
+            for _ in 0..8 {
+                let _client = TcpStream::connect(address).unwrap();
+                gate.turn().await;
+            }
+            assert_eq!(gate.address("b"), address);
+        });
+    }
+
+    #[test]
+    fn a_listener_that_cannot_be_bound_is_a_problem_and_the_others_go_on() {
+        on_worker(async {
+            let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut busy = plain("busy");
+            busy.address = taken.local_addr().unwrap();
+            let mut gate = Gate::open(1, []);
+            let problems = gate.reconcile([busy.clone(), plain("a")]);
+            assert_eq!(problems.len(), 1);
+            assert!(problems[0].what.contains("another process listens on"), "{}", problems[0]);
+            assert!(problems[0].hint.contains("ss -ltnp"), "{}", problems[0]);
+            let _client = gate.connect("a").await;
+            gate.next().await;
+            drop(taken);
+            assert_eq!(gate.reconcile([busy, plain("a")]), [], "asked again it is tried again");
+        });
+    }
+
+    #[test]
+    fn two_listeners_of_one_address_are_a_problem_of_the_second() {
+        on_worker(async {
+            let mut gate = Gate::open(1, [plain("a")]);
+            let mut first = plain("first");
+            first.address = gate.address("a");
+            let second = crate::model::ListenerSpec { name: "second".to_owned(), ..first.clone() };
+            let problems = gate.reconcile([first, second]);
+            assert_eq!(problems.len(), 1);
+            assert!(problems[0].what.contains("listener \"first\" has the address"), "{}", problems[0]);
+        });
+    }
+
+    #[test]
+    fn connections_that_wait_in_the_queue_are_served_before_the_socket_closes() {
+        on_worker(async {
+            let mut gate = Gate::open(2, [plain("a")]);
+            gate.turn().await;
+            // Blocking on purpose: the accept loops run on this thread and cannot take them yet.
+            let clients: Vec<_> = (0..20).map(|_| TcpStream::connect(gate.address("a")).unwrap()).collect();
+            gate.listeners.close_all();
+            for _ in &clients {
+                gate.next().await;
+            }
+        });
+    }
+
+    #[test]
+    fn a_drain_stops_accepting_and_waits_for_connections() {
+        on_worker(async {
+            let mut gate = Gate::open(1, [plain("a")]);
+            let _client = gate.connect("a").await;
+            let incoming = gate.next().await;
+            gate.drain.start();
+            gate.until(|_| incoming.listener.is_closed()).await;
+            assert!(TcpStream::connect(gate.address("a")).is_err());
+            assert_eq!(gate.drain.held(), 1);
+            drop(incoming);
+            assert_eq!(gate.drain.held(), 0);
+        });
+    }
 }
