@@ -6,8 +6,14 @@
 use super::Desk;
 use super::query::Query;
 use super::reply::{self, Reply};
+use super::view::{CertificateOf, EndpointOf, ListenerView, RouteView};
 use crate::model::{Problem, Severity};
+use crate::route::Route;
+use crate::snapshot::{ListenerSnapshot, Snapshot};
 use serde::Serialize;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// `GET /api/v1/config`
@@ -101,6 +107,72 @@ impl<'a> ProblemView<'a> {
 pub(super) fn problems(desk: &Desk, query: &Query) -> Reply {
     let problems = desk.handles.report.borrow().problems.clone();
     reply::json(&query.page(problems.iter(), ToString::to_string, ProblemView::of))
+}
+
+/// Items are [`ListenerView`].
+pub(super) fn listeners(desk: &Desk, query: &Query) -> Reply {
+    let (snapshot, bound) = (desk.handles.shared.full(), desk.handles.bound.borrow().clone());
+    let view = |listener: &Arc<ListenerSnapshot>| {
+        let spec = &listener.spec;
+        ListenerView::of(spec, bound_at(&bound, &spec.name), listener.table.routes().len())
+    };
+    reply::json(&query.page(snapshot.listeners.iter(), |listener| listener.spec.name.clone(), view))
+}
+
+fn bound_at(bound: &[(String, SocketAddr)], name: &str) -> Option<SocketAddr> {
+    bound.iter().find(|(bound, _)| bound == name).map(|(_, address)| *address)
+}
+
+/// Items are [`RouteView`], by name. What is in the configuration and serves on no listener has no listeners.
+pub(super) fn routes(desk: &Desk, query: &Query) -> Reply {
+    let snapshot = desk.handles.shared.full();
+    let listeners = listeners_of_routes(&snapshot);
+    let view = |route: &Arc<Route>| {
+        let names = listeners.get(&Arc::as_ptr(route)).cloned().unwrap_or_default();
+        RouteView::of(route, names.into_iter().map(str::to_owned).collect())
+    };
+    reply::json(&query.page(snapshot.routes.values(), |route| RouteView::words(route), view))
+}
+
+fn listeners_of_routes(snapshot: &Snapshot) -> HashMap<*const Route, Vec<&str>> {
+    let mut found: HashMap<_, Vec<&str>> = HashMap::new();
+    for listener in &snapshot.listeners {
+        for route in listener.table.routes() {
+            found.entry(Arc::as_ptr(route)).or_default().push(&listener.spec.name);
+        }
+    }
+    found
+}
+
+/// Items are [`crate::upstream::ClusterView`], by name.
+pub(super) fn clusters(desk: &Desk, query: &Query) -> Reply {
+    let snapshot = desk.handles.shared.full();
+    let clusters = snapshot.clusters.values().map(|held| &held.cluster);
+    reply::json(&query.page(clusters, |cluster| cluster.spec().name.clone(), |cluster| cluster.describe()))
+}
+
+/// Items are [`EndpointOf`]; `cluster` asks for one cluster's.
+pub(super) fn endpoints(desk: &Desk, query: &Query) -> Reply {
+    let snapshot = desk.handles.shared.full();
+    let wanted = |name: &&String| query.get("cluster").is_none_or(|asked| asked == *name);
+    let clusters = snapshot.clusters.iter().filter(|(name, _)| wanted(name));
+    let all = clusters.flat_map(|(name, held)| {
+        let of = |endpoint| EndpointOf { cluster: name.clone(), endpoint };
+        held.cluster.describe().endpoints.into_iter().map(of)
+    });
+    reply::json(&query.page(all, |of| format!("{} {}", of.cluster, of.endpoint.address), |of| of))
+}
+
+/// Items are [`CertificateOf`].
+pub(super) fn certificates(desk: &Desk, query: &Query) -> Reply {
+    let snapshot = desk.handles.shared.full();
+    let all = snapshot.listeners.iter().flat_map(|listener| {
+        let views = listener.tls.iter().flat_map(|tls| tls.describe());
+        views.map(|certificate| CertificateOf { listener: listener.spec.name.clone(), certificate })
+    });
+    let words =
+        |of: &CertificateOf| format!("{} {} {}", of.certificate.name, of.listener, of.certificate.hosts.join(" "));
+    reply::json(&query.page(all, words, |of| of))
 }
 
 /// Items are [`crate::telemetry::ConnectionView`]; `total` counts those without a row, too.

@@ -12,8 +12,10 @@ mod pages;
 mod probes;
 mod query;
 mod reply;
+pub mod view;
 
 use crate::lifecycle::{Readiness, Tasks};
+use crate::snapshot::Shared;
 use crate::source::Report;
 use crate::telemetry::families::{self, CLASSES, class_index};
 use crate::telemetry::{Connections, Counter, Log, Registry, Seldom};
@@ -73,6 +75,8 @@ pub struct Handles {
     pub log: Log,
     /// Open connections.
     pub connections: Connections,
+    /// What serves.
+    pub shared: Shared,
     /// What became of the last change.
     pub report: watch::Receiver<Report>,
     /// Names and bound addresses of the listeners that are open.

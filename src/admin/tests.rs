@@ -2,7 +2,12 @@
 
 use super::*;
 use crate::lifecycle::Readiness;
-use crate::model::{Origin, Position, Problem};
+use crate::model::{
+    Action, ClusterSpec, EndpointSpec, FieldName, Fragment, HostPattern, Limits, ListenerProtocol, ListenerSpec, Match,
+    Model, Origin, PathMatch, Policy, Position, Problem, ProxyHeaders, RespondSpec, RetrySpec, RouteSpec, StringMatch,
+    TimeoutSpec, WeightedCluster, WildcardDepth,
+};
+use crate::snapshot::Snapshot;
 use crate::telemetry::families;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,6 +33,10 @@ impl Got {
 }
 
 async fn port(config: AdminConfig, drain: bool) -> Port {
+    port_of(config, drain, Shared::default()).await
+}
+
+async fn port_of(config: AdminConfig, drain: bool, shared: Shared) -> Port {
     let (asked, drained) = mpsc::channel(1);
     let (report, reported) = watch::channel(Report::default());
     let handles = Handles {
@@ -35,6 +44,7 @@ async fn port(config: AdminConfig, drain: bool) -> Port {
         readiness: Readiness::new(),
         log: Log::disconnected(),
         connections: Connections::new(1),
+        shared,
         report: reported,
         bound: watch::channel(vec![("http".to_owned(), "127.0.0.1:8080".parse().unwrap())]).1,
         drain: drain.then_some(asked),
@@ -241,6 +251,113 @@ async fn problems_say_where_and_what() {
         "at": "routes.yaml:3:7: routes[0].path", "what": "unknown key \"heders\"", "hint": "did you mean \"headers\"?",
     });
     assert_eq!(page, json!({"total": 1, "offset": 0, "items": [expected]}));
+}
+
+#[tokio::test]
+async fn the_console_asks_only_for_pages_that_there_are() {
+    let port = port(AdminConfig::default(), false).await;
+    let script = port.get("/console/script.js").await.body;
+    let paths = script.split("path: \"").skip(1).filter_map(|rest| rest.split('"').next());
+    for path in paths.chain(["config"]) {
+        assert_eq!(port.get(&format!("/api/v1/{path}")).await.status, 200, "{path}");
+    }
+}
+
+fn sample() -> Model {
+    let spec = |name: &str, protocol| ListenerSpec {
+        name: name.into(),
+        origin: Origin::of("install.yaml"),
+        address: "127.0.0.1:0".parse().unwrap(),
+        protocol,
+        proxy_protocol_from: Vec::new(),
+        trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+        https_redirect: None,
+        policies: vec![Policy::BodyLimit(10)],
+        headers: ProxyHeaders::default(),
+        limits: Limits::default(),
+        timeouts: TimeoutSpec::default(),
+    };
+    let endpoints = vec![EndpointSpec { address: "127.0.0.1:9001".parse().unwrap(), weight: 1 }];
+    let route = |name: &str, action| RouteSpec {
+        name: name.into(),
+        origin: Origin::of("routes.yaml"),
+        listeners: Vec::new(),
+        hosts: vec![HostPattern::parse("*.example.com", WildcardDepth::Many).unwrap()],
+        matches: Match {
+            path: PathMatch::Exact(format!("/{name}")),
+            methods: vec![Method::POST],
+            headers: vec![(FieldName::parse("x-a").unwrap(), StringMatch::Regex("[0-9]".into()))],
+            query: vec![("debug".into(), StringMatch::Absent)],
+            sources: Vec::new(),
+        },
+        policies: Vec::new(),
+        action,
+        request_timeout: Some(Duration::from_secs(60)),
+        try_timeout: None,
+        idle_timeout: Duration::from_secs(60),
+        retry: RetrySpec::default(),
+    };
+    let shares = vec![WeightedCluster { cluster: "shop/web".into(), weight: 3 }];
+    let respond = RespondSpec { status: 204, headers: Vec::new(), body: String::new() };
+    Model {
+        wanted: Fragment {
+            listeners: vec![spec("http", ListenerProtocol::Http)],
+            routes: vec![route("a", Action::Forward(shares)), route("b", Action::Respond(respond))],
+            clusters: vec![ClusterSpec::new("shop/web", Origin::of("routes.yaml"), endpoints)],
+            ..Fragment::default()
+        },
+    }
+}
+
+/// A port that shows the sample.
+async fn serving() -> Port {
+    let registry = Registry::new(1, 1000);
+    let (snapshot, problems) = crate::snapshot::compile(&sample(), &Snapshot::default(), &registry);
+    assert_eq!(problems, []);
+    for held in snapshot.clusters.values() {
+        held.cluster.set_members(&held.cluster.spec().endpoints);
+    }
+    port_of(AdminConfig::default(), false, Shared::new(snapshot)).await
+}
+
+#[tokio::test]
+async fn listeners_are_shown_with_where_they_are_bound() {
+    let item = serving().await.get("/api/v1/listeners").await.json()["items"][0].clone();
+    let expected = json!({
+        "name": "http", "origin": "install.yaml", "address": "127.0.0.1:0", "bound": "127.0.0.1:8080", "protocol": "http",
+        "http2": true, "min_tls": null, "client_certificates": "none", "proxy_protocol_from": [],
+        "trusted_proxies": ["10.0.0.0/8"], "https_redirect": null, "filters": ["body_limit"],
+        "max_connections": 100_000, "routes": 2,
+    });
+    assert_eq!(item, expected);
+}
+
+#[tokio::test]
+async fn routes_are_shown_as_they_are_written() {
+    let port = serving().await;
+    let page = port.get("/api/v1/routes?limit=1").await.json();
+    assert_eq!((&page["total"], page["items"].as_array().unwrap().len()), (&json!(2), 1));
+    let expected = json!({
+        "name": "a", "origin": "routes.yaml", "listeners": ["http"], "hosts": ["*.example.com"], "path": "=/a",
+        "methods": ["POST"], "headers": ["x-a~[0-9]"], "query": ["!debug"], "sources": [], "filters": [],
+        "action": {"kind": "forward", "clusters": [{"cluster": "shop/web", "weight": 3}]},
+        "request_timeout_ms": 60_000, "try_timeout_ms": null, "idle_timeout_ms": 60_000, "attempts": 2,
+    });
+    assert_eq!(page["items"][0], expected);
+    let page = port.get("/api/v1/routes?q=%3D/b").await.json();
+    assert_eq!(page["items"][0]["action"], json!({"kind": "respond", "status": 204}));
+}
+
+#[tokio::test]
+async fn clusters_and_endpoints_are_shown_with_their_health() {
+    let port = serving().await;
+    let cluster = port.get("/api/v1/clusters").await.json()["items"][0].clone();
+    assert_eq!((&cluster["name"], &cluster["available"]), (&json!("shop/web"), &json!(1)));
+    let page = port.get("/api/v1/endpoints?cluster=shop%2Fweb").await.json();
+    let item = &page["items"][0];
+    assert_eq!((&item["cluster"], &item["address"]), (&json!("shop/web"), &json!("127.0.0.1:9001")));
+    assert_eq!((&item["healthy"], &item["ejected"], &item["in_flight"]), (&json!(true), &json!(false), &json!(0)));
+    assert_eq!(port.get("/api/v1/endpoints?cluster=none").await.json()["total"], 0);
 }
 
 #[tokio::test]

@@ -9,7 +9,8 @@ const action = (a) => {
   return `${a.kind}: ${text(a.reason)}`;
 };
 const days = (left) => (left < 0 ? "bad" : left < 21 ? "warn" : "good");
-const share = (c) => (c.healthy === c.endpoints && c.endpoints > 0 ? "good" : c.healthy > 0 ? "warn" : "bad");
+const share = (c) => (c.available === 0 ? "bad" : c.available < c.endpoints.length ? "warn" : "good");
+const state = (e) => (e.ejected ? "ejected" : !e.healthy ? "unhealthy" : e.weight === 0 ? "resting" : "healthy");
 const ago = (since) => {
   const seconds = Math.max(0, Math.round(Date.now() / 1000 - since));
   return seconds < 120 ? `${seconds} s` : seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
@@ -26,10 +27,10 @@ const SECTIONS = {
     ["Conditions", (r) => [...r.headers, ...r.query, ...r.sources]], ["Filters", (r) => r.filters],
     ["Action", (r) => action(r.action), (r) => (r.action.kind === "broken" ? "bad" : "")], ["Defined in", (r) => r.origin, "code"]] },
   Clusters: { path: "clusters", columns: [
-    ["Name", (c) => c.name], ["Healthy", (c) => `${c.healthy} of ${c.endpoints}`, share], ["Protocol", (c) => c.protocol + (c.tls ? " + TLS" : "")],
+    ["Name", (c) => c.name], ["Available", (c) => `${c.available} of ${c.endpoints.length}`, share], ["Protocol", (c) => c.protocol + (c.tls ? " + TLS" : "")],
     ["Balance", (c) => c.balance], ["In flight", (c) => c.in_flight, "number"], ["Defined in", (c) => c.origin, "code"]] },
   Endpoints: { path: "endpoints", columns: [
-    ["Cluster", (e) => e.cluster], ["Address", (e) => e.address, "code"], ["State", (e) => e.state, (e) => (e.state === "healthy" ? "good" : "bad")],
+    ["Cluster", (e) => e.cluster], ["Address", (e) => e.address, "code"], ["State", state, (e) => ({ healthy: "good", resting: "" })[state(e)] ?? "bad"],
     ["Weight", (e) => e.weight, "number"], ["In flight", (e) => e.in_flight, "number"], ["Idle connections", (e) => e.idle, "number"],
     ["Attempts", (e) => e.attempts, "number"], ["Failed", (e) => e.failures, "number"]] },
   Certificates: { path: "certificates", columns: [
