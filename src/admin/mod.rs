@@ -129,13 +129,15 @@ struct Desk {
     config: AdminConfig,
     handles: Handles,
     answered: Vec<Counter>,
+    state: probes::State,
 }
 
 impl Desk {
     fn new(config: AdminConfig, handles: Handles) -> Self {
         let counter = |class| handles.registry.counter(&families::ADMIN_REQUESTS, &[("class", class)]);
         let answered = CLASSES.into_iter().map(counter).collect();
-        Self { config, handles, answered }
+        let state = probes::State::new(&handles);
+        Self { config, handles, answered, state }
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Reply {

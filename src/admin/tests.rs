@@ -9,6 +9,7 @@ use crate::model::{
 };
 use crate::snapshot::Snapshot;
 use crate::telemetry::families;
+use crate::tls::testing;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -309,10 +310,10 @@ fn sample() -> Model {
     }
 }
 
-/// A port that shows the sample.
-async fn serving() -> Port {
+/// A port that shows what serves for this model.
+async fn serving(model: &Model) -> Port {
     let registry = Registry::new(1, 1000);
-    let (snapshot, problems) = crate::snapshot::compile(&sample(), &Snapshot::default(), &registry);
+    let (snapshot, problems) = crate::snapshot::compile(model, &Snapshot::default(), &registry);
     assert_eq!(problems, []);
     for held in snapshot.clusters.values() {
         held.cluster.set_members(&held.cluster.spec().endpoints);
@@ -322,7 +323,7 @@ async fn serving() -> Port {
 
 #[tokio::test]
 async fn listeners_are_shown_with_where_they_are_bound() {
-    let item = serving().await.get("/api/v1/listeners").await.json()["items"][0].clone();
+    let item = serving(&sample()).await.get("/api/v1/listeners").await.json()["items"][0].clone();
     let expected = json!({
         "name": "http", "origin": "install.yaml", "address": "127.0.0.1:0", "bound": "127.0.0.1:8080", "protocol": "http",
         "http2": true, "min_tls": null, "client_certificates": "none", "proxy_protocol_from": [],
@@ -334,7 +335,7 @@ async fn listeners_are_shown_with_where_they_are_bound() {
 
 #[tokio::test]
 async fn routes_are_shown_as_they_are_written() {
-    let port = serving().await;
+    let port = serving(&sample()).await;
     let page = port.get("/api/v1/routes?limit=1").await.json();
     assert_eq!((&page["total"], page["items"].as_array().unwrap().len()), (&json!(2), 1));
     let expected = json!({
@@ -350,7 +351,7 @@ async fn routes_are_shown_as_they_are_written() {
 
 #[tokio::test]
 async fn clusters_and_endpoints_are_shown_with_their_health() {
-    let port = serving().await;
+    let port = serving(&sample()).await;
     let cluster = port.get("/api/v1/clusters").await.json()["items"][0].clone();
     assert_eq!((&cluster["name"], &cluster["available"]), (&json!("shop/web"), &json!(1)));
     let page = port.get("/api/v1/endpoints?cluster=shop%2Fweb").await.json();
@@ -358,6 +359,24 @@ async fn clusters_and_endpoints_are_shown_with_their_health() {
     assert_eq!((&item["cluster"], &item["address"]), (&json!("shop/web"), &json!("127.0.0.1:9001")));
     assert_eq!((&item["healthy"], &item["ejected"], &item["in_flight"]), (&json!(true), &json!(false), &json!(0)));
     assert_eq!(port.get("/api/v1/endpoints?cluster=none").await.json()["total"], 0);
+}
+
+#[tokio::test]
+async fn certificates_are_shown_and_measured_until_they_expire() {
+    let (cert, key) = testing::Authority::new().issue(&["desk.example.com"]);
+    let mut model = sample();
+    model.wanted.listeners.push(testing::listener());
+    model.wanted.certificates.push(testing::certificate("desk", [(cert, key)]));
+    model.wanted.tls.push(testing::binding(&["desk.example.com"], "desk"));
+    let port = serving(&model).await;
+    let page = port.get("/api/v1/certificates?q=desk").await.json();
+    let item = &page["items"][0];
+    assert_eq!((&item["name"], &item["hosts"]), (&json!("desk"), &json!(["desk.example.com"])));
+    assert_eq!((&item["listener"], &item["last_good"]), (&json!(testing::listener().name), &json!(false)));
+    let samples = crate::telemetry::parse_scrape(&port.get("/metrics").await.body);
+    let expiry = samples[r#"tidegate_certificate_not_after_timestamp_seconds{certificate="desk"}"#];
+    assert_eq!(Some(expiry), item["expires"].as_f64());
+    assert_eq!(samples["tidegate_ready"], 1.0);
 }
 
 #[tokio::test]

@@ -107,6 +107,7 @@ impl ConnectionGuard {
             capacity.open.fetch_sub(1, Ordering::Relaxed);
             return Err(refused);
         }
+        listening.metrics.open.add(1);
         Ok(Self { listening: listening.clone(), capacity: capacity.clone(), source: None, _drain: drain })
     }
 
@@ -127,6 +128,7 @@ impl Drop for ConnectionGuard {
         if let Some(source) = self.source {
             self.listening.places.sources.give_back(source);
         }
+        self.listening.metrics.open.sub(1);
         self.listening.places.open.fetch_sub(1, Ordering::Relaxed);
         self.capacity.open.fetch_sub(1, Ordering::Relaxed);
     }

@@ -2,12 +2,13 @@
 
 use super::handshake::Failure;
 use super::limits::Refused;
-use crate::telemetry::{Counter, Histogram, Registry, families};
+use crate::telemetry::{Counter, Gauge, Histogram, Registry, families};
 
 /// Handles of one listener, resolved when it is bound.
 #[derive(Debug)]
 pub(super) struct ListenerMetrics {
     pub(super) accepted: Counter,
+    pub(super) open: Gauge,
     pub(super) accept_errors: Counter,
     pub(super) proxy_header: Counter,
     pub(super) draining: Counter,
@@ -29,6 +30,7 @@ impl ListenerMetrics {
         let only = [("listener", listener)];
         Self {
             accepted: registry.counter(&families::CONNECTIONS, &only),
+            open: registry.gauge(&families::CONNECTIONS_OPEN, &only),
             accept_errors: registry.counter(&families::ACCEPT_ERRORS, &only),
             proxy_header: refused("proxy_header"),
             draining: refused("draining"),

@@ -28,7 +28,7 @@ pub(super) struct Certificate {
     /// Serial number in hexadecimal.
     pub(super) serial: String,
     not_before: i64,
-    not_after: i64,
+    pub(super) not_after: i64,
 }
 
 /// Kinds of keys, the preferred first: ECDSA and Ed25519 sign an order of magnitude faster than RSA.

@@ -20,6 +20,8 @@ pub struct CertificateView {
     pub kind: &'static str,
     /// Expiry, RFC 3339.
     pub not_after: String,
+    /// Expiry in seconds since the epoch.
+    pub expires: i64,
     /// Whole days until then; negative: expired.
     pub days_left: i64,
     /// Serial number in hexadecimal.
@@ -44,6 +46,7 @@ impl ServerNames {
                 hosts: hosts.remove(&Arc::as_ptr(certificate)).unwrap_or_default().into_iter().collect(),
                 kind: certificate.kind.as_str(),
                 not_after: certificate.not_after(),
+                expires: certificate.not_after,
                 days_left: certificate.days_left(now),
                 serial: certificate.serial.clone(),
                 last_good: served.kept,
