@@ -75,6 +75,12 @@ impl<'f> Decoder<'f> {
         self.problems.push(Problem::error(self.origin(at), what, hint));
     }
 
+    /// Records an error about what has this origin.
+    pub fn error_at(&mut self, origin: &Origin, what: impl Into<String>, hint: impl Into<String>) {
+        self.errors += 1;
+        self.problems.push(Problem::error(origin.clone(), what, hint));
+    }
+
     /// Records a warning at this position, under the key that is decoded now.
     pub fn warning(&mut self, at: Position, what: impl Into<String>, hint: impl Into<String>) {
         self.problems.push(Problem::warning(self.origin(at), what, hint));
@@ -111,10 +117,14 @@ impl<'f> Decoder<'f> {
         value
     }
 
-    /// Decodes something that counts as a whole: `None` when any error was recorded on the way.
-    pub fn whole<T>(&mut self, decode: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
-        let before = self.errors;
-        decode(self).filter(|_| self.errors == before)
+    /// Decodes something that counts on its own: also says whether it is without error. Its errors do not count for what it
+    /// stands in.
+    pub fn apart<T>(&mut self, decode: impl FnOnce(&mut Self) -> T) -> (T, bool) {
+        let before = std::mem::take(&mut self.errors);
+        let value = decode(self);
+        let good = self.errors == 0;
+        self.errors = before;
+        (value, good)
     }
 
     /// Every problem, in the order of the text.
@@ -194,8 +204,8 @@ impl<'a, 'f> Fields<'a, 'f> {
         value
     }
 
-    /// Every entry whose key is none of the names asked for before, decoded each as a whole; asked for last.
-    pub fn rest<K: Kind>(&mut self, pattern: Rest<'_>, kind: K) -> Vec<(&'a str, Position, Option<K::Out>)> {
+    /// Every entry whose key is none of the names asked for before; asked for last. A repeated one counts on its own.
+    pub fn rest<K: Kind>(&mut self, pattern: Rest<'_>, kind: K) -> Vec<(String, Origin, K::Out)> {
         match &mut self.mode {
             Mode::Describe { schema, described } => {
                 let value = kind.schema(schema);
@@ -211,7 +221,7 @@ impl<'a, 'f> Fields<'a, 'f> {
                     let hint = (pattern.hint)(&entry.key).unwrap_or_else(|| suggest(&entry.key, known));
                     decoder.error(entry.at, format!("unknown key {:?}", &*entry.key), hint);
                 }
-                ours.into_iter().map(|entry| (&*entry.key, entry.at, decode_entry(entry, decoder, &kind))).collect()
+                ours.into_iter().filter_map(|entry| decode_entry(entry, decoder, &kind)).collect()
             }
         }
     }
@@ -263,9 +273,15 @@ impl<'a, 'f> Fields<'a, 'f> {
     fn refuse_others(self) {
         let Mode::Decode { entries, decoder, rest, .. } = self.mode else { return };
         for entry in entries {
+            let known = self.known.contains(&&*entry.key);
             if let Some(before) = entry.repeats {
                 let what = format!("the key {:?} is repeated", &*entry.key);
-                decoder.error(entry.at, what, format!("it stands in line {} already", before.line));
+                let hint = format!("it stands in line {} already", before.line);
+                if rest && !known {
+                    decoder.apart(|d| d.error(entry.at, what, hint));
+                } else {
+                    decoder.error(entry.at, what, hint);
+                }
             } else if !rest && !self.known.contains(&&*entry.key) {
                 let what = format!("unknown key {:?}", &*entry.key);
                 decoder.error(entry.at, what, suggest(&entry.key, &self.known));
@@ -286,8 +302,9 @@ pub struct Rest<'p> {
     pub doc: &'static str,
 }
 
-fn decode_entry<K: Kind>(entry: &Entry, decoder: &mut Decoder<'_>, kind: &K) -> Option<K::Out> {
-    decoder.under(&entry.key, |d| d.whole(|d| kind.decode(&entry.node, d)))
+fn decode_entry<K: Kind>(entry: &Entry, decoder: &mut Decoder<'_>, kind: &K) -> Option<(String, Origin, K::Out)> {
+    let decode = |d: &mut Decoder<'_>| Some((entry.key.to_string(), d.origin(entry.at), kind.decode(&entry.node, d)?));
+    decoder.under(&entry.key, decode)
 }
 
 /// `did you mean "headers"?` when something known is close, a list of what is known otherwise.

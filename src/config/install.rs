@@ -101,7 +101,7 @@ fn spread(
             if !served.is_empty() {
                 bindings.push(TlsBinding {
                     origin: origin.clone(),
-                    listeners: vec![name.clone()],
+                    listeners: (0..value.addresses.len()).map(|index| address_name(&name, index)).collect(),
                     hosts: Vec::new(),
                     certificates: served,
                     client_auth: None,
@@ -109,11 +109,16 @@ fn spread(
             }
         }
         for (index, address) in value.addresses.iter().enumerate() {
-            let name = if index == 0 { name.clone() } else { format!("{name}#{}", index + 1) };
+            let name = address_name(&name, index);
             specs.push(ListenerSpec { name, origin: origin.clone(), address: *address, ..value.spec.clone() });
         }
     }
     (specs, bindings)
+}
+
+/// A listener of several addresses is one for each of them.
+fn address_name(name: &str, index: usize) -> String {
+    if index == 0 { name.to_owned() } else { format!("{name}#{}", index + 1) }
 }
 
 fn resolve(config: Config, base: &Path) -> Config {
@@ -150,7 +155,7 @@ mod tests {
         assert_eq!(config.listeners[0].name, "http");
         assert_eq!(config.listeners[0].protocol, ListenerProtocol::Http);
         assert_eq!(config.routes, [PathBuf::from("/etc/gate/routes.yaml")]);
-        assert_eq!(config.admin.address.unwrap().to_string(), "127.0.0.1:9900");
+        assert_eq!(config.admin.address.unwrap().to_string(), "127.0.0.1:9901");
         assert_eq!(config.telemetry.access_log.format, AccessFormat::Json);
     }
 

@@ -106,27 +106,33 @@ impl<K: Kind> Kind for List<K> {
     }
 }
 
-/// A list whose items count each on its own: a wrong one is left out.
-pub struct Each<K>(pub K);
+/// Something that counts on its own: its errors do not spoil what it stands in.
+pub struct Apart<K>(pub K);
 
-impl<K: Kind> Kind for Each<K> {
-    type Out = Vec<K::Out>;
+/// What became of it.
+pub struct Outcome<T> {
+    /// What could be made of it, perhaps in spite of errors.
+    pub value: Option<T>,
+    /// Whether it is without error.
+    pub good: bool,
+    /// Where it stands.
+    pub origin: Origin,
+}
 
-    fn decode(&self, node: &Node, decoder: &mut Decoder<'_>) -> Option<Vec<K::Out>> {
-        let Value::List(items) = &node.value else {
-            decoder.mismatch(node, &self.expects());
-            return None;
-        };
-        let one = |(index, item)| decoder.item(index, |d| d.whole(|d| self.0.decode(item, d)));
-        Some(items.iter().enumerate().filter_map(one).collect())
+impl<K: Kind> Kind for Apart<K> {
+    type Out = Outcome<K::Out>;
+
+    fn decode(&self, node: &Node, decoder: &mut Decoder<'_>) -> Option<Self::Out> {
+        let (value, good) = decoder.apart(|d| self.0.decode(node, d));
+        Some(Outcome { value, good, origin: decoder.origin(node.at) })
     }
 
     fn schema(&self, schema: &mut Schema) -> serde_json::Value {
-        json!({ "type": "array", "items": self.0.schema(schema) })
+        self.0.schema(schema)
     }
 
     fn expects(&self) -> String {
-        format!("a list, each item {}", self.0.expects())
+        self.0.expects()
     }
 }
 
@@ -136,7 +142,7 @@ pub struct Names<N, K> {
     pub key: Scalar<N>,
     /// What its value is.
     pub value: K,
-    /// Whether each entry counts on its own: a wrong one is left out.
+    /// Whether each entry counts on its own, its key included: a wrong key leaves it out.
     pub each: bool,
 }
 
@@ -174,7 +180,8 @@ impl<N, K: Kind> Kind for Names<N, K> {
             return None;
         };
         if self.each {
-            return Some(entries.iter().filter_map(|e| decoder.whole(|d| self.entry(e, d))).collect());
+            let one = |e| decoder.apart(|d| self.entry(e, d)).0;
+            return Some(entries.iter().filter_map(one).collect());
         }
         let all: Vec<_> = entries.iter().map(|e| self.entry(e, decoder)).collect();
         all.into_iter().collect()

@@ -71,13 +71,20 @@ pub fn header_edit() -> Section<HeaderEdit> {
             let set = f.or_default("set", "Replace all values of a header by this one.", header_values());
             let add = f.or_default("add", "Add a value beside those there are.", header_values());
             let remove = f.or_default("remove", "Remove all values of these headers.", List(values::field_name()));
-            let own = set.iter().chain(&add).map(|(name, _)| name).chain(&remove).find(|n| is_framing(n)).cloned();
-            if let Some(name) = own {
-                let hint = "the proxy writes the headers that frame a message itself";
-                f.error("", format!("{:?} cannot be edited", name.as_str()), hint);
-            }
+            refuse_framing(f, set.iter().chain(&add).map(|(name, _)| name).chain(&remove));
             Some(HeaderEdit { set, add, remove })
         },
+    }
+}
+
+/// Records an error when one of these headers is the proxy's own to write.
+pub fn refuse_framing<'n>(f: &mut Fields<'_, '_>, mut names: impl Iterator<Item = &'n FieldName>) {
+    if let Some(name) = names.find(|name| is_framing(name)) {
+        let hint = match name.as_str() {
+            "host" => "another Host is written rewrite: { host: NAME }",
+            _ => "the proxy writes the headers that frame a message itself",
+        };
+        f.error("", format!("{:?} cannot be edited", name.as_str()), hint);
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// The admin port is for this machine alone until someone says otherwise: it tells everything about the configuration.
-pub const ADMIN_ADDRESS: &str = "127.0.0.1:9900";
+pub const ADMIN_ADDRESS: &str = "127.0.0.1:9901";
 /// Connections of the process over all listeners: at about 10 KiB each, a gigabyte.
 pub const CONNECTIONS: u32 = 100_000;
 /// File descriptors kept from listeners, so that the admin port, files and health checks work when clients take all others.
@@ -68,7 +68,7 @@ pub(super) fn admin() -> Section<Admin> {
 fn admin_address() -> Scalar<Option<SocketAddr>> {
     let address = values::listen_address();
     Scalar {
-        expects: "an address such as 127.0.0.1:9900, or off".into(),
+        expects: "an address such as 127.0.0.1:9901, or off".into(),
         parse: Box::new(move |t| if t == "off" { Ok(None) } else { (address.parse)(t).map(Some) }),
         schema: address.schema,
         show: Box::new(|address| address.map_or_else(|| "off".into(), |a| a.to_string().into())),

@@ -3,6 +3,7 @@
 //! A source delivers whole fragments into its slot; the publisher waits for the slots it must have, merges what is there and
 //! reports what became of it.
 
+pub mod grammar;
 pub mod merge;
 pub mod report;
 
