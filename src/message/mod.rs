@@ -4,6 +4,7 @@
 
 pub mod context;
 pub mod fields;
+pub mod forwarded;
 pub mod head;
 pub mod hop;
 pub mod io;
