@@ -128,7 +128,6 @@ families! {
     ACCESS_LOG_DROPPED: Counter "tidegate_access_log_dropped_total" []
         "Access log records lost because the writer could not keep up or could not write.";
     ACCESS_LOG_ERRORS: Counter "tidegate_access_log_write_errors_total" [] "Writes of the access log that failed.";
-    LOG_SUPPRESSED: Counter "tidegate_log_suppressed_total" [] "Repeated warnings that were not logged.";
     ADMIN_REQUESTS: Counter "tidegate_admin_requests_total" ["class"] "Requests to the admin port.";
     METRICS_SERIES: Gauge "tidegate_metrics_series" [] "Series held by the registry, against its cap.";
     METRICS_FOLDED: Counter "tidegate_metrics_series_folded_total" []
