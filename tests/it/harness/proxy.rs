@@ -110,10 +110,17 @@ impl Setup {
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder_path().join(name)
+    }
+
+    pub fn folder_path(&self) -> &Path {
+        self.folder.path()
     }
 
     fn install(&self) -> String {
+        if self.sections.iter().any(|(name, _)| name == "listeners") {
+            return self.others(String::new());
+        }
         let mut text = String::from("listeners:\n");
         for (name, value) in &self.listeners {
             let _ = writeln!(text, "  {name}: {value}");
@@ -121,6 +128,11 @@ impl Setup {
         if self.listeners.is_empty() {
             text.push_str("  http: { address: \"127.0.0.1:0\" }\n");
         }
+        self.others(text)
+    }
+
+    /// Everything but the listeners, after `text`.
+    fn others(&self, mut text: String) -> String {
         if !self.certificates.is_empty() {
             let _ = write!(text, "certificates:\n{}", self.certificates);
         }
@@ -329,7 +341,7 @@ impl Proxy {
 
     /// The generation of the snapshot that serves.
     pub async fn generation(&self) -> u64 {
-        let status = self.api("status").await;
+        let status = self.api("config").await;
         status["generation"].as_u64().unwrap_or_else(|| panic!("no generation: {status}"))
     }
 

@@ -1,0 +1,235 @@
+//! What do the commands say, and with which exit code?
+
+use crate::harness::proxy::{run, tidegate};
+use crate::harness::until;
+use serde_json::Value;
+use std::process::Stdio;
+use tempfile::TempDir;
+
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn check_is_silent_about_what_is_right() {
+    let folder = folder(&[("routes.yaml", "a.test/: web\n---\nclusters:\n  web: { endpoints: [\"127.0.0.1:1\"] }\n")]);
+    let (code, out, err) = run(folder.path(), &["check", "routes.yaml"]);
+    assert_eq!(code, 0, "{out}{err}");
+}
+
+/// Every class of mistake: the text, where it is, and what the message says of it.
+const MISTAKES: &[(&str, &str, &[&str])] = &[
+    ("hosts: [a.test\n", "", &["routes.yaml:"]),
+    ("a.test/: web\nclustres: {}\n", "2:1", &["clustres", "clusters"]),
+    ("hosts: [a.test]\nrouts: []\n", "2:1", &["routs", "did you mean", "routes"]),
+    ("hosts: [\"a b\"]\nroutes: [{ path: /, respond: 200 }]\n", "1:9", &["a b", "host"]),
+    ("hosts: [\"a.test:80\"]\nroutes: [{ path: /, respond: 200 }]\n", "1:9", &["port"]),
+    ("hosts: [a.test]\nroutes: [{ path: api, respond: 200 }]\n", "2:18", &["api", "path"]),
+    ("hosts: [a.test]\nroutes: [{ path: \"~[\", respond: 200 }]\n", "2:18", &["["]),
+    ("hosts: [a.test]\nroutes: [{ path: / }]\n", "2:10", &["to"]),
+    ("hosts: [a.test]\nroutes: [{ path: /, respond: 200, to: x }]\n", "2", &["exclude each other"]),
+    ("hosts: [a.test]\nroutes: [{ path: /, respond: 99 }]\n", "2:30", &["99"]),
+    ("hosts: [a.test]\nroutes: [{ path: /, respond: 200, timeout: 10 }]\n", "2:44", &["10", "10s"]),
+    ("hosts: [a.test]\nroutes: [{ path: /, respond: 200, timeout: soon }]\n", "2:44", &["soon"]),
+    ("hosts: [a.test]\nroutes: [{ path: /, method: [GE T], respond: 200 }]\n", "2", &["GE T"]),
+    ("hosts: [a.test]\nheaders: { require: { \"x y\": a } }\nroutes: []\n", "2", &["x y", "header name"]),
+    ("hosts: [a.test]\nheaders: { status: 200, forbid: [x] }\nroutes: []\n", "2:20", &["200", "400"]),
+    ("hosts: [a.test]\naccess: { allow: [10.0.0.0/33] }\nroutes: []\n", "2:19", &["10.0.0.0/33"]),
+    (
+        "hosts: [a.test]\nroutes:\n  - { path: /, respond: 200 }\n  - { path: /, respond: 201 }\n",
+        "4:5",
+        &["there already"],
+    ),
+    ("hosts: [a.test]\nhosts: [b.test]\nroutes: []\n", "2:1", &["repeated"]),
+    ("a.test/: nowhere\n", "1", &["nowhere"]),
+    ("clusters:\n  web: { endpoints: [localhost:80] }\n", "2:22", &["localhost:80"]),
+    ("clusters:\n  web: { endpoints: [\"127.0.0.1\"] }\n", "2:22", &["127.0.0.1", "port"]),
+    ("clusters:\n  web: { endpoints: [\"127.0.0.1:1\"], balance: fastest }\n", "2:47", &["fastest", "least_request"]),
+    ("clusters:\n  web: { endpoints: [\"127.0.0.1:1\"], tls: { ca: none.pem, server_name: a } }\n", "2", &["none.pem"]),
+    ("clusters:\n  web: { endpoints: [\"127.0.0.1:1\"], tls: {} }\n", "2", &["\"ca\" is missing"]),
+    ("hosts: [a.test]\nrequest_headers: { set: { content-length: \"1\" } }\nroutes: []\n", "2", &["content-length"]),
+    ("hosts: [a.test]\nroutes: 7\n", "2:9", &["a list"]),
+    ("- a\n- b\n", "1:1", &["map"]),
+];
+
+#[test]
+fn check_names_every_class_of_mistake_with_its_place_and_what_would_be_right() {
+    for (text, place, words) in MISTAKES {
+        let folder = folder(&[("routes.yaml", text)]);
+        let (code, out, err) = run(folder.path(), &["check", "routes.yaml"]);
+        let all = format!("{out}{err}");
+        assert_eq!(code, 1, "{text}: {all}");
+        assert!(all.contains(&format!("routes.yaml:{place}")), "{text}: no {place}: {all}");
+        for word in *words {
+            assert!(all.contains(word), "{text}: no {word:?}: {all}");
+        }
+    }
+}
+
+#[test]
+fn check_tells_all_mistakes_at_once() {
+    let text = "hosts: [a.test, \"b c\"]\nroutes:\n  - { path: x, respond: 200 }\n  - { path: /, respond: 1 }\n  - { paht: / }\n";
+    let folder = folder(&[("routes.yaml", text)]);
+    let (code, out, err) = run(folder.path(), &["check", "routes.yaml"]);
+    let all = format!("{out}{err}");
+    assert_eq!(code, 1);
+    for line in ["routes.yaml:1:", "routes.yaml:3:", "routes.yaml:4:", "routes.yaml:5:"] {
+        assert!(all.contains(line), "{line}: {all}");
+    }
+}
+
+#[test]
+fn check_speaks_json() {
+    let folder = folder(&[("routes.yaml", "hosts: [a.test]\nrouts: []\n")]);
+    let (code, out, _) = run(folder.path(), &["check", "--format", "json", "routes.yaml"]);
+    assert_eq!(code, 1);
+    let found: Value = serde_json::from_str(&out).unwrap();
+    assert!(found.to_string().contains("\"line\":2"), "{found}");
+}
+
+#[test]
+fn check_reads_install_configurations_with_what_they_refer_to() {
+    let good = "listeners: { http: { address: \":8080\" } }\nsources: { routes: routes.yaml }\n";
+    let folder = folder(&[("tidegate.yaml", good), ("routes.yaml", "a.test/: { respond: 200 }\n")]);
+    let (code, out, err) = run(folder.path(), &["check", "tidegate.yaml"]);
+    assert_eq!(code, 0, "{out}{err}");
+    for (text, words) in [
+        ("listeners: { http: { adress: \":8080\" } }\n", &["adress", "address"][..]),
+        ("listeners: { http: { address: nowhere } }\n", &["nowhere"]),
+        ("listeners: {}\n", &["no listener"]),
+        ("workers: many\nlisteners: { http: { address: \":8080\" } }\n", &["many", "auto"]),
+        ("listeners: { s: { address: \":1\", protocol: https, tls: { certificates: [x] } } }\n", &["\"x\""]),
+        ("listeners: { s: { address: \":1\", protocol: http, tls: {} } }\n", &["http listener has no TLS"]),
+    ] {
+        std::fs::write(folder.path().join("tidegate.yaml"), text).unwrap();
+        let (code, out, err) = run(folder.path(), &["check", "tidegate.yaml"]);
+        let all = format!("{out}{err}");
+        assert_eq!(code, 1, "{text}: {all}");
+        assert!(words.iter().all(|w| all.contains(w)), "{text}: {all}");
+    }
+}
+
+#[test]
+fn a_wrong_install_configuration_does_not_start() {
+    let folder = folder(&[("tidegate.yaml", "listenrs: {}\n")]);
+    let (code, _, log) = run(folder.path(), &["run", "--config", "tidegate.yaml"]);
+    assert_ne!(code, 0);
+    assert!(log.contains("listenrs") && log.contains("listeners"), "{log}");
+}
+
+const SHOP: &str = "shop.test/: web\nshop.test/api/: { to: api, headers: { require: [x-key] } }\n---\nclusters:\n  \
+                    web: { endpoints: [\"127.0.0.1:9001\"] }\n  api: { endpoints: [\"127.0.0.1:9002\"] }\n";
+
+#[test]
+fn explain_says_which_route_takes_a_request_and_why_others_do_not() {
+    let folder = folder(&[
+        ("tidegate.yaml", "listeners: { http: { address: \":8080\" } }\nsources: { routes: routes.yaml }\n"),
+        ("routes.yaml", SHOP),
+    ]);
+    let explain = |arguments: &[&str]| {
+        let mut all = vec!["explain", "--config", "tidegate.yaml"];
+        all.extend(arguments);
+        let (_, out, err) = run(folder.path(), &all);
+        format!("{out}{err}")
+    };
+    let passed = explain(&["GET", "http://shop.test:8080/api/x", "-H", "X-Key: 1"]);
+    for word in ["shop.test/api/", "api", "127.0.0.1:9002", "header_check"] {
+        assert!(passed.contains(word), "{word}: {passed}");
+    }
+    let refused = explain(&["GET", "http://shop.test:8080/api/x"]);
+    assert!(refused.contains("x-key") && refused.contains("403"), "{refused}");
+    let missed = explain(&["GET", "http://nobody.test:8080/"]);
+    assert!(missed.contains("404") || missed.contains("no route"), "{missed}");
+}
+
+#[test]
+fn routes_are_listed_and_unreachable_ones_flagged() {
+    let text = "hosts: [a.test]\nroutes:\n  - { path: =/x, respond: 200 }\n  - { path: \"~/x\", respond: 201, name: hidden }\n";
+    let folder = folder(&[
+        ("tidegate.yaml", "listeners: { http: { address: \":8080\" } }\nsources: { routes: routes.yaml }\n"),
+        ("routes.yaml", text),
+    ]);
+    let (code, out, err) = run(folder.path(), &["routes", "--config", "tidegate.yaml"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("a.test") && out.contains("hidden"), "{out}");
+}
+
+#[test]
+fn the_schemas_under_config_are_current() {
+    let config = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    for kind in ["install", "routes"] {
+        let (code, out, err) = run(&config, &["schema", kind]);
+        assert_eq!(code, 0, "{err}");
+        let printed: Value = serde_json::from_str(&out).unwrap();
+        let committed = std::fs::read_dir(&config).unwrap().map(|e| e.unwrap().path()).find(|p| {
+            let name = p.file_name().unwrap().to_string_lossy().into_owned();
+            name.contains(kind) && name.ends_with(".json")
+        });
+        let committed = committed.unwrap_or_else(|| panic!("no schema of {kind} under config"));
+        let text = std::fs::read_to_string(&committed).unwrap();
+        assert!(serde_json::from_str::<Value>(&text).unwrap() == printed, "{} is stale", committed.display());
+    }
+}
+
+#[test]
+fn every_example_under_config_is_right() {
+    let config = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut checked = 0;
+    for entry in std::fs::read_dir(&config).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "yaml" || e == "yml") {
+            let (code, out, err) = run(&config, &["check", path.to_str().unwrap()]);
+            assert_eq!(code, 0, "{}: {out}{err}", path.display());
+            checked += 1;
+        }
+    }
+    assert!(checked >= 2, "there are {checked} examples");
+}
+
+#[test]
+fn version_help_completions_and_man_page_are_there() {
+    let folder = folder(&[]);
+    let (code, out, _) = run(folder.path(), &["version"]);
+    assert!(code == 0 && out.contains(env!("CARGO_PKG_VERSION")), "{out}");
+    let (code, help, _) = run(folder.path(), &["--help"]);
+    assert_eq!(code, 0);
+    for command in ["run", "demo", "check", "explain", "routes", "schema", "version"] {
+        assert!(help.contains(command), "{command}: {help}");
+    }
+    assert_eq!(run(folder.path(), &["nonsense"]).0, 2);
+}
+
+#[tokio::test]
+async fn one_routes_file_is_enough_for_a_first_use() {
+    let folder = folder(&[("routes.yaml", "\"*/\": { respond: { body: first } }\n")]);
+    let log = folder.path().join("log");
+    let mut child = tokio::process::Command::from(tidegate())
+        .args(["run", "--routes", "routes.yaml", "--http", "127.0.0.1:0", "--https", "127.0.0.1:0"])
+        .args(["--admin", "127.0.0.1:0", "--workers", "1"])
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let answered = until("a first answer", || async {
+        let text = std::fs::read_to_string(&log).unwrap();
+        for address in text.split(|c: char| !c.is_ascii_digit() && c != '.' && c != ':') {
+            if let Ok(address) = address.parse::<std::net::SocketAddr>()
+                && address.port() != 0
+            {
+                let response = crate::harness::client::Client::connect(address).await.get("localhost", "/").await;
+                if response.body == b"first" {
+                    return Some(());
+                }
+            }
+        }
+        None
+    });
+    answered.await;
+    child.kill().await.unwrap();
+}

@@ -1,0 +1,207 @@
+//! What happens when the routes change while requests run?
+
+use crate::harness::client::Client;
+use crate::harness::proxy::{Proxy, everything_to, items, routes};
+use crate::harness::until;
+use crate::harness::upstream::{Peer, Upstream};
+use rustix::process::Signal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Notify;
+
+fn respond(name: &str) -> String {
+    format!("hosts: [a.test]\nroutes: [{{ path: /, respond: {{ body: {name} }} }}]\n")
+}
+
+async fn wait_for_problem(proxy: &Proxy, text: &str) -> String {
+    until(text, || async {
+        let all = items(&proxy.api("problems").await);
+        all.iter().map(ToString::to_string).find(|p| p.contains(text))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_edited_file_serves_without_a_restart_and_open_connections_stay() {
+    let proxy = routes(respond("one")).start().await;
+    let mut client = proxy.client().await;
+    assert_eq!(client.get("a.test", "/").await.text(), "one");
+    for name in ["two", "three"] {
+        proxy.reload(respond(name)).await;
+        assert_eq!(client.get("a.test", "/").await.text(), name);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_in_place_is_noticed_too() {
+    let proxy = routes(respond("one")).start().await;
+    std::fs::write(proxy.folder().join("routes.yaml"), respond("two")).unwrap();
+    until("two", || async { (proxy.get("a.test", "/").await.body == b"two").then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn sighup_reads_the_routes_again() {
+    let proxy = routes(respond("one")).start().await;
+    proxy.write("routes.yaml", respond("two"));
+    proxy.signal(Signal::HUP);
+    until("two", || async { (proxy.get("a.test", "/").await.body == b"two").then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn a_folder_of_routes_files_is_one_configuration() {
+    let setup = routes("").section("sources", "{ routes: routes }");
+    let folder = setup.folder_path().join("routes");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("a.yaml"), "a.test/: { respond: { body: a } }\n").unwrap();
+    std::fs::write(folder.join("notes.txt"), "not: [routes").unwrap();
+    let proxy = setup.start().await;
+    assert_eq!(proxy.get("a.test", "/").await.text(), "a");
+    std::fs::write(folder.join("b.yaml"), "b.test/: { respond: { body: b } }\n").unwrap();
+    until("b", || async { (proxy.get("b.test", "/").await.body == b"b").then_some(()) }).await;
+    std::fs::remove_file(folder.join("a.yaml")).unwrap();
+    until("no a", || async { (proxy.get("a.test", "/").await.status() == 404).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn a_wrong_route_is_left_out_and_all_others_change() {
+    let proxy = routes(respond("one")).start().await;
+    let text = "hosts: [a.test]\nroutes:\n  - { path: /, respond: { body: two } }\n  - { path: /bad/, respond: { stauts: 200 } }\n";
+    proxy.reload(text).await;
+    assert_eq!(proxy.get("a.test", "/").await.text(), "two");
+    let problem = wait_for_problem(&proxy, "stauts").await;
+    assert!(problem.contains("status") && problem.contains("routes.yaml"), "{problem}");
+    assert!(proxy.log().contains("stauts"), "{}", proxy.log());
+    assert_eq!(proxy.metric("tidegate_config_problems", &["severity=\"error\""]).await, 1.0);
+    proxy.reload(respond("three")).await;
+    assert_eq!(proxy.metric("tidegate_config_problems", &["severity=\"error\""]).await, 0.0);
+}
+
+#[tokio::test]
+async fn a_route_that_goes_wrong_keeps_its_last_good_version() {
+    let good =
+        "hosts: [a.test]\nroutes:\n  - { path: /, respond: { body: one } }\n  - { path: /x/, respond: { body: x } }\n";
+    let proxy = routes(good).start().await;
+    let bad = "hosts: [a.test]\nroutes:\n  - { path: /, respond: { body: two } }\n  - { path: /x/, respond: { status: 9000 } }\n";
+    proxy.reload(bad).await;
+    assert_eq!(proxy.get("a.test", "/").await.text(), "two");
+    assert_eq!(proxy.get("a.test", "/x/").await.text(), "x");
+    wait_for_problem(&proxy, "9000").await;
+}
+
+#[tokio::test]
+async fn a_file_that_does_not_parse_keeps_its_last_good_content() {
+    let proxy = routes(respond("one")).start().await;
+    proxy.write("routes.yaml", "hosts: [a.test\nroutes: {{{\n");
+    wait_for_problem(&proxy, "routes.yaml").await;
+    assert_eq!(proxy.get("a.test", "/").await.text(), "one");
+    proxy.write("routes.yaml", respond("two"));
+    until("two", || async { (proxy.get("a.test", "/").await.body == b"two").then_some(()) }).await;
+    until("no problem", || async { items(&proxy.api("problems").await).is_empty().then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_removed_and_comes_back_is_read_again() {
+    let proxy = routes(respond("one")).start().await;
+    std::fs::remove_file(proxy.folder().join("routes.yaml")).unwrap();
+    wait_for_problem(&proxy, "routes.yaml").await;
+    assert_eq!(proxy.get("a.test", "/").await.text(), "one");
+    proxy.write("routes.yaml", respond("two"));
+    until("two", || async { (proxy.get("a.test", "/").await.body == b"two").then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn the_same_content_again_is_no_change() {
+    let proxy = routes(respond("one")).start().await;
+    let before = proxy.generation().await;
+    proxy.write("routes.yaml", format!("# a comment\n{}", respond("one")));
+    proxy.signal(Signal::HUP);
+    proxy.wait_for_metric("tidegate_config_publishes_total", &["unchanged"], 1.0).await;
+    assert_eq!(proxy.generation().await, before);
+}
+
+#[tokio::test]
+async fn a_request_in_flight_ends_by_the_routes_it_began_with() {
+    let go = Arc::new(Notify::new());
+    let told = go.clone();
+    let up = Upstream::start(move |mut peer: Peer| {
+        let told = told.clone();
+        async move {
+            while peer.request().await.is_some() {
+                told.notified().await;
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nold").await;
+            }
+        }
+    })
+    .await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client = proxy.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    up.wait_for_requests(1).await;
+    proxy.reload("\"*/\": { respond: { body: new } }\n").await;
+    assert_eq!(proxy.get("a.test", "/").await.text(), "new");
+    go.notify_one();
+    assert_eq!(client.response().await.text(), "old");
+    assert_eq!(client.get("a.test", "/").await.text(), "new");
+}
+
+#[tokio::test]
+async fn no_request_is_lost_while_routes_change_again_and_again() {
+    let (one, two) = (Upstream::text("one").await, Upstream::text("two").await);
+    let proxy = routes(everything_to(&[&one])).start().await;
+    let http = proxy.http().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let stop = stop.clone();
+        clients.push(tokio::spawn(async move {
+            let mut client = Client::connect(http).await;
+            let mut done = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let response = client.get("a.test", "/").await;
+                assert_eq!(response.status(), 200, "{response:?}");
+                done += 1;
+            }
+            done
+        }));
+    }
+    for n in 0..20 {
+        let up = if n % 2 == 0 { &two } else { &one };
+        proxy.reload(everything_to(&[up])).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        assert!(client.await.unwrap() > 0);
+    }
+}
+
+#[tokio::test]
+async fn upstream_connections_of_an_unchanged_cluster_outlive_a_change() {
+    let up = Upstream::text("ok").await;
+    let proxy = routes(everything_to(&[&up])).section("workers", "1").start().await;
+    for n in 0..3 {
+        assert_eq!(proxy.get("a.test", "/").await.text(), "ok");
+        proxy.reload(format!("x{n}.test/: up\n---\n{}", everything_to(&[&up]))).await;
+    }
+    assert_eq!(proxy.get("a.test", "/").await.text(), "ok");
+    assert_eq!(up.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_route_to_a_cluster_that_is_not_there_is_a_problem_and_no_crash() {
+    let proxy = routes("a.test/: nowhere\n---\nb.test/: { respond: 200 }\n").start().await;
+    wait_for_problem(&proxy, "nowhere").await;
+    assert_eq!(proxy.get("b.test", "/").await.status(), 200);
+    let status = proxy.get("a.test", "/").await.status();
+    assert!([404, 500, 503].contains(&status), "{status}");
+}
+
+#[tokio::test]
+async fn it_is_not_ready_until_every_source_has_delivered() {
+    let setup = routes(respond("one")).section("sources", "{ routes: [routes.yaml, later.yaml] }");
+    let proxy = setup.spawn().await;
+    let ready = proxy.admin_get("/readyz").await;
+    assert_eq!(ready.status(), 503, "{ready:?}");
+    proxy.write("later.yaml", "b.test/: { respond: { body: b } }\n");
+    until("ready", || async { (proxy.admin_get("/readyz").await.status() == 200).then_some(()) }).await;
+    assert_eq!(proxy.get("b.test", "/").await.text(), "b");
+}
