@@ -299,4 +299,4 @@ fn kept_or(otherwise: &str, kept: bool) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -9,6 +9,7 @@ pub mod explain;
 pub mod publish;
 
 pub use compile::compile;
+pub use explain::{ExplainRequest, Explanation, explain};
 pub use publish::Publisher;
 
 use crate::filter::Chain;

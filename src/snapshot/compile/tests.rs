@@ -16,14 +16,14 @@ fn cluster(name: &str) -> ClusterSpec {
     ClusterSpec::new(name, origin(), vec![])
 }
 
-fn to(name: &str, path: &str, target: &str) -> RouteSpec {
+pub(in crate::snapshot) fn to(name: &str, path: &str, target: &str) -> RouteSpec {
     let mut route = spec(name, &["a.test"], path);
     route.origin = origin();
     route.action = model::Action::Forward(vec![WeightedCluster { cluster: target.into(), weight: 1 }]);
     route
 }
 
-fn listener(name: &str) -> ListenerSpec {
+pub(in crate::snapshot) fn listener(name: &str) -> ListenerSpec {
     ListenerSpec {
         name: name.into(),
         origin: origin(),
@@ -39,7 +39,7 @@ fn listener(name: &str) -> ListenerSpec {
     }
 }
 
-fn model(routes: Vec<RouteSpec>, clusters: &[&str]) -> Model {
+pub(in crate::snapshot) fn model(routes: Vec<RouteSpec>, clusters: &[&str]) -> Model {
     let clusters = clusters.iter().map(|name| cluster(name)).collect();
     Model { wanted: Fragment { listeners: vec![listener("http")], routes, clusters, ..Fragment::default() } }
 }
