@@ -35,6 +35,8 @@ struct Inner {
     families: BTreeMap<&'static str, Entry>,
     series: usize,
     max_series: usize,
+    /// Registrations since [`Inner::forget_unused`].
+    since: usize,
 }
 
 #[derive(Debug)]
@@ -47,7 +49,8 @@ impl Registry {
     /// A registry for so many workers. Beyond `max_series` lines of a scrape (a histogram is 23 of them), new series of a
     /// family with labels share one whose label values are `other`.
     pub fn new(workers: usize, max_series: usize) -> Self {
-        let mut inner = Inner { store: Store::new(workers), families: BTreeMap::new(), series: 0, max_series };
+        let mut inner =
+            Inner { store: Store::new(workers), families: BTreeMap::new(), series: 0, max_series, since: 0 };
         let folded = Counter(inner.series(&families::METRICS_FOLDED, &[]).0);
         let series = Gauge(inner.series(&families::METRICS_SERIES, &[]).0);
         let build = Gauge(inner.series(&families::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).0);
@@ -112,7 +115,9 @@ impl Inner {
         if let Some(cells) = self.known(family, &values) {
             return (cells, false);
         }
-        if self.series + lines(family) > self.max_series {
+        self.since += 1;
+        // Not each time: with a hundred thousand routes beyond the cap, each would walk over all series.
+        if self.series + lines(family) > self.max_series && self.since > self.series / 8 {
             self.forget_unused();
         }
         if family.labels.is_empty() || self.series + lines(family) <= self.max_series {
@@ -138,6 +143,7 @@ impl Inner {
     /// Removes the series whose last handle is gone. It happens here rather than when a handle is dropped, because that may be
     /// on a worker in the middle of a request; and a series that is wanted again before the next scrape goes on as it was.
     fn forget_unused(&mut self) {
+        self.since = 0;
         for entry in self.families.values_mut() {
             let gone = entry.series.extract_if(.., |_, cells| Arc::strong_count(cells) == 1);
             for (_, cells) in gone {
@@ -362,6 +368,14 @@ mod tests {
             registry.counter(&families::CONNECTIONS, &[("listener", &n.to_string())]).add(1);
         }
         assert_eq!(value(&registry, "tidegate_metrics_series_folded_total"), Some(0.0));
+    }
+
+    #[test]
+    fn series_beyond_the_cap_do_not_each_walk_over_all_others() {
+        let registry = Registry::new(1, 1000);
+        let counter = |n: usize| registry.counter(&families::CONNECTIONS, &[("listener", &n.to_string())]);
+        let _held: Vec<_> = (0..1060).map(counter).collect();
+        assert!(registry.lock().since > 50, "one walk when the cap was met, none since");
     }
 
     #[test]
