@@ -9,7 +9,9 @@ use super::reply::{self, Reply};
 use super::view::{CertificateOf, EndpointOf, ListenerView, RouteView};
 use crate::model::{Problem, Severity};
 use crate::route::Route;
+use crate::snapshot::explain::{ExplainRequest, explain as explain_request};
 use crate::snapshot::{ListenerSnapshot, Snapshot};
+use http::StatusCode;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -173,6 +175,23 @@ pub(super) fn certificates(desk: &Desk, query: &Query) -> Reply {
     let words =
         |of: &CertificateOf| format!("{} {} {}", of.certificate.name, of.listener, of.certificate.hosts.join(" "));
     reply::json(&query.page(all, words, |of| of))
+}
+
+/// [`crate::snapshot::explain::Explanation`] of `url`, with `method` (GET), any number of `header` (`name: value`), `client` and
+/// `listener`.
+pub(super) fn explain(desk: &Desk, query: &Query) -> Reply {
+    let Some(url) = query.get("url") else {
+        let hint = "such as /api/v1/explain?method=GET&url=https://shop.example.com/api/&header=x-api-key:%20a";
+        return reply::wrong(StatusCode::BAD_REQUEST, "the parameter url is missing", hint);
+    };
+    let method = query.get("method").unwrap_or("GET");
+    match ExplainRequest::parse(method, url, &query.all("header"), query.get("client")) {
+        Ok(request) => {
+            let request = ExplainRequest { listener: query.get("listener").map(str::to_owned), ..request };
+            reply::json(&explain_request(&desk.handles.shared.full(), &request))
+        }
+        Err(error) => reply::wrong(StatusCode::BAD_REQUEST, &error.what, &error.hint),
+    }
 }
 
 /// Items are [`crate::telemetry::ConnectionView`]; `total` counts those without a row, too.

@@ -63,6 +63,7 @@ pub(super) static PAGES: &[Page] = &[
     read("/api/v1/certificates", "certificates that serve, and until when", Needs::Api, api::certificates),
     read("/api/v1/problems", "what could not be honoured, and where it was said", Needs::Api, api::problems),
     read("/api/v1/connections", "open connections, at most 1000", Needs::Api, api::connections),
+    read("/api/v1/explain", "what would become of a request: ?method=GET&url=URL&header=...", Needs::Api, api::explain),
     read("/api/v1/log-level", "level of the log", Needs::Api, control::log_level),
     change(Method::PUT, "/api/v1/log-level", "another level, from loopback", Needs::Api, control::set_log_level),
     change(Method::POST, "/api/v1/drain", "drain and end, from loopback", Needs::Drain, control::drain),

@@ -33,6 +33,11 @@ impl Query {
         self.0.iter().find(|pair| pair.0 == name).map(|pair| pair.1.as_str())
     }
 
+    /// All values of a name.
+    pub(super) fn all(&self, name: &str) -> Vec<&str> {
+        self.0.iter().filter(|pair| pair.0 == name).map(|pair| pair.1.as_str()).collect()
+    }
+
     fn number(&self, name: &str) -> Option<usize> {
         self.get(name)?.parse().ok()
     }
@@ -86,7 +91,7 @@ mod tests {
     #[test]
     fn names_and_values_are_decoded() {
         let query = Query::parse("a=1&b=x%20y+z&a=%C3%A9&&c&d=%zz%+1%");
-        assert_eq!(query.get("a"), Some("1"));
+        assert_eq!((query.get("a"), query.all("a")), (Some("1"), vec!["1", "é"]));
         assert_eq!((query.get("b"), query.get("c"), query.get("e")), (Some("x y z"), Some(""), None));
         assert_eq!(query.get("d"), Some("%zz% 1%"));
     }

@@ -125,6 +125,22 @@ async fn certificates_are_shown_and_measured_until_they_expire() {
 }
 
 #[tokio::test]
+async fn a_request_that_nobody_sent_is_explained() {
+    let port = serving(&sample()).await;
+    let got = port.get("/api/v1/explain?method=POST&url=http://a.example.com/b&header=x-a:%201").await.json();
+    assert_eq!((&got["listener"], &got["routes"]["route"]), (&json!("http"), &json!("b")), "{got}");
+    let got = port.get("/api/v1/explain?url=http://a.example.com/b").await.json();
+    assert_eq!(got["routes"]["route"], json!(null));
+    for wrong in
+        ["", "?url=ftp://a", "?url=http://a/&header=x", "?url=http://a/&client=me", "?url=http://a/&method=%20"]
+    {
+        let got = port.get(&format!("/api/v1/explain{wrong}")).await;
+        assert_eq!(got.status, 400, "{wrong}");
+        assert!(got.json()["hint"].is_string());
+    }
+}
+
+#[tokio::test]
 async fn problems_say_where_and_what() {
     let mut port = port(AdminConfig::default(), false).await;
     let position = Some(Position { line: 3, column: 7 });
