@@ -1,6 +1,6 @@
 //! What is the configuration of a run without a configuration file?
 
-use super::{Admin, CertificateFiles, Config, Drain, ProcessLimits, Telemetry, listener, values};
+use super::{Admin, CertificateFiles, Config, Drain, ProcessLimits, Telemetry, install, listener, values};
 use crate::model::{Limits, ListenerProtocol, ListenerSpec, Origin, ProxyHeaders, TimeoutSpec, TlsBinding, ValueError};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,10 +15,10 @@ pub const HTTPS: &str = ":8443";
 pub struct Flags {
     /// Routes files and folders.
     pub routes: Vec<PathBuf>,
-    /// Cleartext address; `None`: no such listener.
-    pub http: Option<SocketAddr>,
-    /// TLS address, served when there is a certificate; `None`: no such listener.
-    pub https: Option<SocketAddr>,
+    /// Cleartext addresses; none: no such listener.
+    pub http: Vec<SocketAddr>,
+    /// TLS addresses, served when there is a certificate; none: no such listener.
+    pub https: Vec<SocketAddr>,
     /// Admin address; `None`: no admin port.
     pub admin: Option<SocketAddr>,
     /// Worker threads; `None`: one for each core.
@@ -52,9 +52,9 @@ impl std::str::FromStr for CertificateFlag {
     }
 }
 
-/// `off`, or an address to listen on.
-pub fn parse_address(text: &str) -> Result<Option<SocketAddr>, ValueError> {
-    if text == "off" { Ok(None) } else { values::parse_listen_address(text).map(Some) }
+/// `off`, or where to listen.
+pub fn parse_addresses(text: &str) -> Result<Vec<SocketAddr>, ValueError> {
+    if text == "off" { Ok(Vec::new()) } else { values::parse_listen_address(text) }
 }
 
 impl Config {
@@ -69,20 +69,18 @@ impl Config {
                 None => certificates.push(CertificateFiles { name: flag.name, origin: origin(), pairs: vec![pair] }),
             }
         }
-        let https = flags.https.filter(|_| !certificates.is_empty());
-        let http = flags.http.map(|address| plain("http", address, ListenerProtocol::Http));
-        let https = https.map(|address| plain("https", address, ListenerProtocol::Https(listener::DEFAULT_TLS)));
-        let tls = https.iter().map(|listener| TlsBinding {
-            origin: origin(),
-            listeners: vec![listener.name.clone()],
-            hosts: Vec::new(),
-            certificates: certificates.iter().map(|c| c.name.clone()).collect(),
-            client_auth: None,
-        });
+        let mut listeners = plain("http", &flags.http, &ListenerProtocol::Http);
+        let mut tls = Vec::new();
+        if !certificates.is_empty() && !flags.https.is_empty() {
+            listeners.extend(plain("https", &flags.https, &ListenerProtocol::Https(listener::DEFAULT_TLS)));
+            let names = certificates.iter().map(|c| c.name.clone()).collect();
+            let (listeners, hosts) = (vec!["https".to_owned()], Vec::new());
+            tls.push(TlsBinding { origin: origin(), listeners, hosts, certificates: names, client_auth: None });
+        }
         Self {
             path: None,
-            tls: tls.collect(),
-            listeners: http.into_iter().chain(https).collect(),
+            tls,
+            listeners,
             certificates,
             routes: flags.routes,
             workers: flags.workers,
@@ -94,12 +92,12 @@ impl Config {
     }
 }
 
-fn plain(name: &str, address: SocketAddr, protocol: ListenerProtocol) -> ListenerSpec {
-    ListenerSpec {
-        name: name.into(),
+fn plain(name: &str, addresses: &[SocketAddr], protocol: &ListenerProtocol) -> Vec<ListenerSpec> {
+    let one = |(index, address): (usize, &SocketAddr)| ListenerSpec {
+        name: install::address_name(name, index),
         origin: Origin::of("flags"),
-        address,
-        protocol,
+        address: *address,
+        protocol: protocol.clone(),
         proxy_protocol_from: Vec::new(),
         trusted_proxies: Vec::new(),
         https_redirect: None,
@@ -107,7 +105,8 @@ fn plain(name: &str, address: SocketAddr, protocol: ListenerProtocol) -> Listene
         headers: ProxyHeaders::default(),
         limits: Limits::default(),
         timeouts: TimeoutSpec::default(),
-    }
+    };
+    addresses.iter().enumerate().map(one).collect()
 }
 
 #[cfg(test)]
@@ -115,9 +114,9 @@ mod tests {
     use super::*;
 
     fn flags(certificates: Vec<CertificateFlag>) -> Flags {
-        let address = |text| parse_address(text).unwrap();
-        let (http, https, admin) = (address(HTTP), address(HTTPS), address("off"));
-        Flags { routes: vec!["routes.yaml".into()], http, https, admin, workers: None, certificates }
+        let address = |text| parse_addresses(text).unwrap();
+        let (http, https) = (address("127.0.0.1:8080"), address("127.0.0.1:8443"));
+        Flags { routes: vec!["routes.yaml".into()], http, https, admin: None, workers: None, certificates }
     }
 
     #[test]

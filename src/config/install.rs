@@ -101,7 +101,7 @@ fn spread(
             if !served.is_empty() {
                 bindings.push(TlsBinding {
                     origin: origin.clone(),
-                    listeners: (0..value.addresses.len()).map(|index| address_name(&name, index)).collect(),
+                    listeners: vec![name.clone()],
                     hosts: Vec::new(),
                     certificates: served,
                     client_auth: None,
@@ -117,7 +117,7 @@ fn spread(
 }
 
 /// A listener of several addresses is one for each of them.
-fn address_name(name: &str, index: usize) -> String {
+pub(super) fn address_name(name: &str, index: usize) -> String {
     if index == 0 { name.to_owned() } else { format!("{name}#{}", index + 1) }
 }
 
@@ -173,6 +173,7 @@ mod tests {
         let config = load(text).unwrap();
         assert_eq!(config.tls[0].certificates, ["x", "y"]);
         assert_eq!(config.tls[1].certificates, ["y"]);
+        assert!(config.listeners.iter().any(|l| l.name == "b") && config.tls[1].listeners == ["b"]);
         assert_eq!(config.certificates[0].pairs[0].0, PathBuf::from("/etc/gate/x.pem"));
     }
 

@@ -35,7 +35,7 @@ pub(super) fn listener() -> Section<Written> {
 
 fn written(f: &mut Fields<'_, '_>) -> Option<Written> {
     let address = "Address and port, one or several: :8080 (every address, IPv6 and IPv4), 0.0.0.0:80, [::1]:8443.";
-    let addresses = f.required("address", address, List(values::listen_address()));
+    let addresses = f.required("address", address, Mapped(List(values::listen_address()), |all| all.concat()));
     let protocol = "`http` (cleartext) or `https` (TLS). Default: https where there is `tls`, else http.";
     let https = f.optional("protocol", protocol, values::choice("a protocol", &[("http", false), ("https", true)]));
     let tls = f.optional("tls", "TLS of an https listener.", tls());

@@ -69,7 +69,7 @@ fn admin_address() -> Scalar<Option<SocketAddr>> {
     let address = values::listen_address();
     Scalar {
         expects: "an address such as 127.0.0.1:9901, or off".into(),
-        parse: Box::new(move |t| if t == "off" { Ok(None) } else { (address.parse)(t).map(Some) }),
+        parse: Box::new(move |t| if t == "off" { Ok(None) } else { Ok((address.parse)(t)?.first().copied()) }),
         schema: address.schema,
         show: Box::new(|address| address.map_or_else(|| "off".into(), |a| a.to_string().into())),
     }

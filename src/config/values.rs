@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde_json::json;
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// Compiled expressions may take so much memory; more is refused when the configuration is read.
@@ -221,23 +221,25 @@ pub fn network() -> Scalar<IpNet> {
     scalar("a network such as 10.0.0.0/8", parse, || json!({ "type": "string" }), |n| json!(n.to_string()))
 }
 
-/// An address to listen on: `:8080` (every address of the machine), `0.0.0.0:80`, `[::]:443`, `127.0.0.1:0`.
-pub fn listen_address() -> Scalar<SocketAddr> {
+/// Where to listen: `:8080` (every address of the machine), `0.0.0.0:80`, `[::]:443` (IPv6 alone), `127.0.0.1:0`.
+pub fn listen_address() -> Scalar<Vec<SocketAddr>> {
     scalar(
         "an address such as :8080, 0.0.0.0:80 or [::]:443",
         parse_listen_address,
         || json!({ "type": ["string", "integer"], "examples": [":8080", "0.0.0.0:80", "[::]:443"] }),
-        |a| json!(show_listen_address(*a)),
+        |a| json!(a.first().map(ToString::to_string)),
     )
 }
 
-/// Reads an address to listen on. Without a host it is `[::]`, which takes IPv4 as well.
-pub fn parse_listen_address(text: &str) -> Result<SocketAddr, ValueError> {
+/// Reads where to listen. A port alone is every address of the machine: IPv4, and IPv6 where the machine has it.
+pub fn parse_listen_address(text: &str) -> Result<Vec<SocketAddr>, ValueError> {
     let port = text.strip_prefix(':').unwrap_or(text);
     if let Ok(port) = port.parse::<u16>() {
-        return Ok(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
+        let every = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let count = if has_ipv6() { 2 } else { 1 };
+        return Ok(every.into_iter().take(count).map(|ip| SocketAddr::new(ip, port)).collect());
     }
-    text.parse().map_err(|_| {
+    text.parse().map(|address| vec![address]).map_err(|_| {
         let hint = if text.parse::<IpAddr>().is_ok() {
             "add the port: 127.0.0.1:8080, [::1]:8080"
         } else if text.starts_with('*') {
@@ -249,11 +251,9 @@ pub fn parse_listen_address(text: &str) -> Result<SocketAddr, ValueError> {
     })
 }
 
-fn show_listen_address(address: SocketAddr) -> String {
-    match address {
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => format!(":{}", v6.port()),
-        _ => address.to_string(),
-    }
+/// Kernels without IPv6 refuse to bind `[::]`; a configuration for every machine should start there too.
+fn has_ipv6() -> bool {
+    std::net::UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()
 }
 
 /// An endpoint: an IP address and a port.
@@ -413,10 +413,13 @@ mod tests {
 
     #[test]
     fn a_port_alone_means_every_address() {
-        assert_eq!(parse_listen_address(":8080"), Ok("[::]:8080".parse().unwrap()));
-        assert_eq!(parse_listen_address("8080"), Ok("[::]:8080".parse().unwrap()));
-        assert_eq!(parse_listen_address("0.0.0.0:80"), Ok("0.0.0.0:80".parse().unwrap()));
-        assert_eq!(parse_listen_address("[::1]:0"), Ok("[::1]:0".parse().unwrap()));
+        for text in [":8080", "8080"] {
+            let all = parse_listen_address(text).unwrap();
+            assert_eq!(all[0], "0.0.0.0:8080".parse().unwrap());
+            assert!(all.len() == 1 || all[1] == "[::]:8080".parse().unwrap());
+        }
+        assert_eq!(parse_listen_address("0.0.0.0:80"), Ok(vec!["0.0.0.0:80".parse().unwrap()]));
+        assert_eq!(parse_listen_address("[::]:0"), Ok(vec!["[::]:0".parse().unwrap()]));
         for wrong in ["", ":", ":70000", "localhost:80", "*:80", "127.0.0.1"] {
             assert!(parse_listen_address(wrong).is_err(), "{wrong}");
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// A bound address and port, its protocol and TLS.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerSpec {
-    /// Unique name, such as `http` or `https`.
+    /// Unique name, such as `http` or `https`; `https#2` is the second address of `https`.
     pub name: String,
     /// Where it was said.
     pub origin: Origin,
@@ -29,6 +29,14 @@ pub struct ListenerSpec {
     pub limits: Limits,
     /// Timeouts.
     pub timeouts: TimeoutSpec,
+}
+
+impl ListenerSpec {
+    /// Whether this is the listener of that name, or one of its further addresses (`NAME#2`).
+    pub fn is_called(&self, name: &str) -> bool {
+        let rest = self.name.strip_prefix(name);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('#'))
+    }
 }
 
 /// Cleartext or TLS.

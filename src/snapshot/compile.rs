@@ -96,7 +96,8 @@ impl Compiler<'_> {
         let wanted = self.wanted;
         let known: BTreeSet<&str> = wanted.listeners.iter().map(|l| l.name.as_str()).collect();
         for spec in &wanted.routes {
-            for name in spec.listeners.iter().filter(|name| !known.contains(name.as_str())) {
+            let unknown = |name: &&String| !wanted.listeners.iter().any(|listener| listener.is_called(name));
+            for name in spec.listeners.iter().filter(unknown) {
                 let hint = format!("there are {}", known.iter().copied().collect::<Vec<_>>().join(", "));
                 self.error(&spec.origin, format!("there is no listener {name:?}"), hint);
             }
@@ -184,7 +185,9 @@ impl Compiler<'_> {
         tls: &Arc<TlsInputs>,
         tables: &mut Tables,
     ) -> Arc<ListenerSnapshot> {
-        let serves = |route: &&Arc<Route>| route.spec.listeners.is_empty() || route.spec.listeners.contains(&spec.name);
+        let serves = |route: &&Arc<Route>| {
+            route.spec.listeners.is_empty() || route.spec.listeners.iter().any(|name| spec.is_called(name))
+        };
         let table = tables.table(routes.values().filter(serves).cloned().collect());
         let previous = self.previous.listener(&spec.name).filter(|p| *p.spec == *spec);
         let chain = match previous.filter(|p| !p.chain.is_closed()) {

@@ -3,10 +3,15 @@
 //! A source delivers whole fragments into its slot; the publisher waits for the slots it must have, merges what is there and
 //! reports what became of it.
 
+mod certificates;
+pub mod file;
+mod folder_watch;
 pub mod grammar;
 pub mod merge;
 pub mod report;
+mod routes_file;
 
+pub use file::{FileSource, read_files};
 pub use merge::merge;
 pub use report::{Report, Timings};
 

@@ -70,7 +70,9 @@ struct Wish<'a> {
 
 impl<'a> Compiler<'a> {
     fn bindings(&mut self, listener: &ListenerSpec, bindings: &'a [TlsBinding]) {
-        let here = |binding: &&TlsBinding| binding.listeners.is_empty() || binding.listeners.contains(&listener.name);
+        let here = |binding: &&TlsBinding| {
+            binding.listeners.is_empty() || binding.listeners.iter().any(|name| listener.is_called(name))
+        };
         let mut bindings: Vec<_> = bindings.iter().filter(here).collect();
         bindings.sort_by_key(|binding| (binding.origin.created, &binding.origin));
         let mut wishes = BTreeMap::new();
