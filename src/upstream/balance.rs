@@ -19,6 +19,8 @@ pub struct Members {
     all: Box<[Arc<Endpoint>]>,
     /// Those with a weight above 0.
     open: Box<[Arc<Endpoint>]>,
+    /// Numbers of `open` for consistent hashing, side by side.
+    seeds: Box<[u64]>,
     /// Weights of `open`; empty: all the same.
     weights: Box<[u32]>,
     /// For each of `open`, the sum of its weight and all before; empty: all the same.
@@ -41,7 +43,8 @@ impl Members {
     pub(crate) fn new(mut all: Vec<Arc<Endpoint>>, round_robin: bool) -> Self {
         all.sort_by_key(|e| e.address);
         let open: Box<[_]> = all.iter().filter(|e| e.weight() > 0).cloned().collect();
-        let mut members = Self { all: all.into(), open, ..Self::default() };
+        let seeds = open.iter().map(|e| e.seed).collect();
+        let mut members = Self { all: all.into(), open, seeds, ..Self::default() };
         let weights: Box<[u32]> = members.open.iter().map(|e| e.weight()).collect();
         if weights.windows(2).all(|pair| pair.first() == pair.last()) {
             return members;
@@ -191,16 +194,35 @@ impl Members {
         self.open.iter().find(|e| fit(e))
     }
 
-    /// Weighted rendezvous: the endpoint where the key draws highest. When one leaves, only its keys go elsewhere; it needs no
-    /// table, and looks at each endpoint, which costs about a nanosecond each.
+    /// Weighted rendezvous: the endpoint where the key draws highest. When one leaves, only its keys go elsewhere, and it needs
+    /// no table. It looks at each endpoint, but only at its number, unless the first choice is not fit.
     fn by_key(&self, key: u64, fit: impl Fn(&Endpoint) -> bool) -> Option<&Arc<Endpoint>> {
-        let fit = self.open.iter().enumerate().filter(|(_, e)| fit(e));
-        let drawn = fit.map(|(at, e)| (hash::draw(key, e.seed), at, e));
-        if self.weights.is_empty() {
-            return drawn.max_by_key(|(draw, ..)| *draw).map(|(.., e)| e);
+        let first = self.highest(key, |_| true).and_then(|at| self.open.get(at))?;
+        if fit(first) {
+            return Some(first);
         }
-        let scored = drawn.map(|(draw, at, e)| (hash::score(draw, self.weight(at)), e));
-        scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, e)| e)
+        let next = self.highest(key, |at| self.open.get(at).is_some_and(|e| fit(e)))?;
+        self.open.get(next)
+    }
+
+    fn highest(&self, key: u64, fit: impl Fn(usize) -> bool) -> Option<usize> {
+        let fit = self.seeds.iter().enumerate().filter(|(at, _)| fit(*at));
+        let drawn = fit.map(|(at, &seed)| (hash::draw(key, seed), at));
+        if self.weights.is_empty() {
+            return drawn.max().map(|(_, at)| at);
+        }
+        let mut best: Option<(f64, u64, usize)> = None;
+        for (draw, at) in drawn {
+            // The score grows with draw and weight: who is higher in neither cannot win, and needs no logarithm.
+            if best.is_some_and(|(_, highest, owner)| draw <= highest && self.weight(at) <= self.weight(owner)) {
+                continue;
+            }
+            let score = hash::score(draw, self.weight(at));
+            if best.is_none_or(|(highest, ..)| score > highest) {
+                best = Some((score, draw, at));
+            }
+        }
+        best.map(|(.., at)| at)
     }
 }
 
