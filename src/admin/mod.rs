@@ -1,7 +1,7 @@
 //! What can an operator see and change while it runs?
 //!
 //! Its own listener on the control thread, 127.0.0.1 unless configured otherwise, so that a scrape never delays a request.
-//! It holds only readers of what the other rooms publish. Everything it answers stands in one table, [`pages::PAGES`], which
+//! It holds only readers of what the other rooms publish. Everything it answers stands in one table, `pages::PAGES`, which
 //! `GET /` and `GET /api/v1` print.
 
 mod api;

@@ -1,7 +1,8 @@
 //! What is counted, by whom, and how does a scrape see it?
 //!
-//! Handles are resolved when configuration is compiled and kept where things are counted. Registration and scrape take one
-//! mutex (control plane only); counting takes none and touches only the counting worker's own cache lines.
+//! Handles are resolved when configuration is compiled, or when something is counted for the first time, and kept where things
+//! are counted. Registration takes a mutex, and so does a scrape for a moment; counting takes none and touches only the
+//! counting worker's own cache lines.
 
 use super::families::{self, Family, Kind};
 use super::process;
@@ -39,10 +40,14 @@ struct Inner {
     since: usize,
 }
 
+/// Label values in the order of the family's labels.
+type Labels = Arc<[Box<str>]>;
+type Series = (Labels, Arc<Cells>);
+
 #[derive(Debug)]
 struct Entry {
     family: &'static Family,
-    series: BTreeMap<Box<[Box<str>]>, Arc<Cells>>,
+    series: BTreeMap<Labels, Arc<Cells>>,
 }
 
 impl Registry {
@@ -87,19 +92,25 @@ impl Registry {
 
     /// The scrape: every series that still has a handle, and the process itself, in the text format.
     pub fn render(&self) -> String {
+        let mut text = Text::default();
+        for (family, series) in self.held() {
+            text.family(family);
+            for (values, cells) in &series {
+                write_series(&mut text, family, values, cells);
+            }
+        }
+        process::write(&mut text);
+        text.finish()
+    }
+
+    /// What there is to write. It is written without the lock, which a worker may want for a series that it counts for the first
+    /// time.
+    fn held(&self) -> Vec<(&'static Family, Vec<Series>)> {
         let mut inner = self.lock();
         inner.forget_unused();
         self.series.set(i64::try_from(inner.series).unwrap_or(i64::MAX));
-        let mut text = Text::default();
-        for entry in inner.families.values() {
-            text.family(entry.family);
-            for (values, cells) in &entry.series {
-                write_series(&mut text, entry.family, values, cells);
-            }
-        }
-        drop(inner);
-        process::write(&mut text);
-        text.finish()
+        let copy = |(values, cells): (&Labels, &Arc<Cells>)| (Arc::clone(values), Arc::clone(cells));
+        inner.families.values().map(|entry| (entry.family, entry.series.iter().map(copy).collect())).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -111,7 +122,7 @@ impl Inner {
     /// The cells of a series, and whether they are the overflow's.
     fn series(&mut self, family: &'static Family, labels: &[(&'static str, &str)]) -> (Arc<Cells>, bool) {
         let value = |name: &&str| labels.iter().find(|l| l.0 == *name).map_or("", |l| l.1).into();
-        let values: Box<[Box<str>]> = family.labels.iter().map(value).collect();
+        let values: Labels = family.labels.iter().map(value).collect();
         if let Some(cells) = self.known(family, &values) {
             return (cells, false);
         }
@@ -123,7 +134,7 @@ impl Inner {
         if family.labels.is_empty() || self.series + lines(family) <= self.max_series {
             return (self.insert(family, values), false);
         }
-        let other: Box<[Box<str>]> = family.labels.iter().map(|_| OTHER.into()).collect();
+        let other: Labels = family.labels.iter().map(|_| OTHER.into()).collect();
         let cells = self.known(family, &other).unwrap_or_else(|| self.insert(family, other));
         (cells, true)
     }
@@ -132,7 +143,7 @@ impl Inner {
         self.families.get(family.name).and_then(|entry| entry.series.get(values)).cloned()
     }
 
-    fn insert(&mut self, family: &'static Family, values: Box<[Box<str>]>) -> Arc<Cells> {
+    fn insert(&mut self, family: &'static Family, values: Labels) -> Arc<Cells> {
         let cells = Arc::new(self.store.take(if family.kind == Kind::Histogram { HISTOGRAM_CELLS } else { 1 }));
         self.series += lines(family);
         let entry = self.families.entry(family.name).or_insert_with(|| Entry { family, series: BTreeMap::new() });

@@ -125,6 +125,11 @@ impl Endpoint {
         }
     }
 
+    /// Measures how long after an attempt was sent the head of its response came.
+    pub fn answered(&self, after: Duration) {
+        self.ward.meters.head(after);
+    }
+
     /// Whether active checks find it well, or have not yet found otherwise.
     pub fn is_healthy(&self) -> bool {
         !self.has(FAILING)

@@ -18,6 +18,7 @@ pub(crate) struct Meters {
     classes: [OnceLock<Counter>; 5],
     failures: [OnceLock<Counter>; 5],
     connects: OnceLock<(Counter, Histogram)>,
+    head: OnceLock<Histogram>,
     reused: OnceLock<Counter>,
     open: OnceLock<Gauge>,
     in_flight: OnceLock<Gauge>,
@@ -42,6 +43,7 @@ impl Meters {
             classes: Default::default(),
             failures: Default::default(),
             connects: OnceLock::new(),
+            head: OnceLock::new(),
             reused: OnceLock::new(),
             open: OnceLock::new(),
             in_flight: OnceLock::new(),
@@ -99,6 +101,12 @@ impl Meters {
         });
         connects.add(1);
         duration.observe(took);
+    }
+
+    /// The head of a response came this long after its attempt was sent.
+    pub(crate) fn head(&self, after: std::time::Duration) {
+        let resolve = || self.labels(None, |l| self.registry.histogram(&families::UPSTREAM_HEAD_DURATION, l));
+        self.head.get_or_init(resolve).observe(after);
     }
 
     pub(crate) fn reused(&self) {
