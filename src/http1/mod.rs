@@ -6,6 +6,7 @@
 
 pub mod buffer;
 pub mod chunked;
+pub mod compose;
 pub mod conn;
 pub mod deadline;
 pub mod framing;

@@ -8,6 +8,7 @@
 //! touches no socket.
 
 mod accept;
+pub mod connection;
 mod handshake;
 pub mod limits;
 mod metrics;

@@ -1,1 +1,0 @@
-//! How are the rooms built, wired, started and stopped?

@@ -1,0 +1,289 @@
+//! How are the rooms built, wired, started and stopped? The composition root: every room is built here, in the order of the code.
+//!
+//! Threads: this one is the control thread (sources, publisher, health checks, listeners' sockets, admin port); one more for
+//! each worker; one for the access log.
+
+mod stop;
+mod worker;
+
+pub use stop::Ended;
+
+use crate::admin::{self, AdminConfig};
+use crate::config::{Access, AccessFormat, Config, LogFormat};
+use crate::lifecycle::{Drain, Draining, Ending, Readiness, ReadinessGuard, Signal, Signals, Tasks};
+use crate::listener::{self, Bound, Capacity, Listeners, Settings, Wiring};
+use crate::model::{Fragment, Problem};
+use crate::proxy::Parts;
+use crate::snapshot::{Publisher, Shared};
+use crate::source::{self, FileSource, Report, Source};
+use crate::telemetry::access_log::{AccessLog, AccessLogConfig, Output, Writer};
+use crate::telemetry::{Connections, Format, Log, Registry, families, log};
+use crate::upstream::health;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+use worker::Workers;
+
+/// Why the process could not start.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum Error {
+    #[error("the log cannot be set up: {0}")]
+    Log(#[from] log::LogError),
+    #[error("the access log cannot be opened")]
+    AccessLog(#[source] io::Error),
+    #[error("the admin port {0} cannot be opened; choose another by admin.address or --admin")]
+    Admin(SocketAddr, #[source] io::Error),
+    #[error("threads or signals cannot be set up")]
+    Io(#[from] io::Error),
+    #[error("no listener could be opened: see the problems above")]
+    NoListener,
+    #[error("task {0} ended, without which the process is of no use")]
+    Task(String),
+}
+
+/// What is told once everything is open.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Listeners and where they are bound.
+    pub listeners: Vec<Bound>,
+    /// The admin port.
+    pub admin: Option<SocketAddr>,
+}
+
+/// Runs until a signal ends it. `opened` is called once, when traffic is taken.
+pub fn run(config: Config, opened: impl FnOnce(&Opened)) -> Result<Ended, Error> {
+    let log = start_log(&config)?;
+    let nofile = listener::limits::raise_nofile();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        workers = config.worker_count(),
+        files = nofile.now,
+        "starting"
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (app, ending) = App::build(config, log, nofile.now)?;
+    LocalSet::new().block_on(&runtime, app.serve(ending, opened))
+}
+
+fn start_log(config: &Config) -> Result<Log, Error> {
+    let wanted = &config.telemetry.log;
+    let format = match wanted.format {
+        LogFormat::Text => log::LogFormat::Text,
+        LogFormat::Json => log::LogFormat::Json,
+    };
+    Ok(Log::start(format, wanted.level.parse().unwrap_or_default())?)
+}
+
+/// Everything that was built, before it runs.
+struct App {
+    config: Config,
+    log: Log,
+    registry: Registry,
+    readiness: Readiness,
+    drain: Drain,
+    draining: Draining,
+    shared: Shared,
+    connections: Connections,
+    access_log: AccessLog,
+    writer: Option<Writer>,
+    capacity: Arc<Capacity>,
+    tasks: Tasks,
+}
+
+/// What the control loop listens to.
+struct Control {
+    listeners: Listeners,
+    report: watch::Receiver<Report>,
+    bound: watch::Sender<Vec<(String, SocketAddr)>>,
+    reload: mpsc::Sender<()>,
+    signals: Signals,
+    ending: Ending,
+    ready: Option<ReadinessGuard>,
+}
+
+impl App {
+    fn build(config: Config, log: Log, nofile: u64) -> Result<(Self, Ending), Error> {
+        let workers = config.worker_count();
+        let registry = Registry::new(workers, config.telemetry.metrics.max_series as usize);
+        let (access_log, writer) = start_access_log(&config, &registry)?;
+        let (drain, draining) = Drain::new();
+        let (tasks, ending) = Tasks::new();
+        registry.gauge(&families::WORKERS, &[]).set(i64::try_from(workers).unwrap_or(i64::MAX));
+        let by_files = nofile.saturating_sub(u64::from(config.limits.admin_reserve)) / 2;
+        let limit = usize::try_from(by_files).unwrap_or(usize::MAX).min(config.limits.connections as usize);
+        let app = Self {
+            config,
+            log,
+            registry,
+            readiness: Readiness::new(),
+            drain,
+            draining,
+            shared: Shared::default(),
+            connections: Connections::new(workers),
+            access_log,
+            writer,
+            capacity: Capacity::new(limit.max(1)),
+            tasks,
+        };
+        Ok((app, ending))
+    }
+
+    async fn serve(self, ending: Ending, opened: impl FnOnce(&Opened)) -> Result<Ended, Error> {
+        let signals = Signals::listen()?;
+        let ready = Some(self.readiness.guard("first configuration and listeners"));
+        let (reload, reloads) = mpsc::channel(1);
+        let report = self.start_sources(reloads);
+        let (bound, bound_reader) = watch::channel(Vec::new());
+        let admin = self.start_admin(report.clone(), bound_reader).await?;
+        let wiring = Wiring {
+            lookup: lookup(&self.shared),
+            capacity: Arc::clone(&self.capacity),
+            draining: self.draining.clone(),
+            registry: self.registry.clone(),
+        };
+        let (listeners, inboxes) = Listeners::new(self.config.worker_count(), wiring);
+        let workers = Workers::start(inboxes, &self.parts())?;
+        let mut control = Control { listeners, report, bound, reload, signals, ending, ready };
+        let outcome = self.control(&mut control, admin, opened).await;
+        stop::shut_down(self, control, workers, outcome).await
+    }
+
+    fn parts(&self) -> Parts {
+        Parts {
+            shared: self.shared.clone(),
+            access_log: self.access_log.clone(),
+            draining: self.draining.clone(),
+            connections: self.connections.clone(),
+            registry: self.registry.clone(),
+        }
+    }
+
+    /// Starts what delivers fragments, what publishes them, and checks of each cluster that comes to serve.
+    fn start_sources(&self, reloads: mpsc::Receiver<()>) -> watch::Receiver<Report> {
+        let (install, install_slot) = source::slot("install", true);
+        install.deliver(
+            Fragment { listeners: self.config.listeners.clone(), tls: self.config.tls.clone(), ..Fragment::default() },
+            Vec::new(),
+        );
+        let (feed, files_slot) = source::slot("files", true);
+        let files = FileSource::new(self.config.routes.clone(), self.config.certificates.clone(), reloads);
+        self.tasks.spawn_local("file source", files.run(feed)).detach();
+        let slots = vec![install_slot, files_slot];
+        let (publisher, report) = Publisher::new(self.shared.clone(), slots, self.registry.clone());
+        let tasks = self.tasks.clone();
+        let publisher = publisher.on_cluster(move |cluster| {
+            tasks.spawn_passing("health checks", health::run(Arc::downgrade(cluster))).detach();
+        });
+        self.tasks
+            .spawn_local("publisher", async move {
+                publisher.run().await;
+                drop(install);
+            })
+            .detach();
+        report
+    }
+
+    async fn start_admin(
+        &self,
+        report: watch::Receiver<Report>,
+        bound: watch::Receiver<Vec<(String, SocketAddr)>>,
+    ) -> Result<Option<SocketAddr>, Error> {
+        let Some(address) = self.config.admin.address else { return Ok(None) };
+        let listener = TcpListener::bind(address).await.map_err(|error| Error::Admin(address, error))?;
+        let address = listener.local_addr()?;
+        let handles = admin::Handles {
+            registry: self.registry.clone(),
+            readiness: self.readiness.clone(),
+            log: self.log.clone(),
+            connections: self.connections.clone(),
+            shared: self.shared.clone(),
+            report,
+            bound,
+            drain: None,
+        };
+        let config = AdminConfig { api: self.config.admin.api, ..AdminConfig::default() };
+        self.tasks.spawn_local("admin port", admin::serve(listener, config, handles, self.tasks.clone())).detach();
+        tracing::info!(%address, "admin port open");
+        Ok(Some(address))
+    }
+
+    /// Follows published configurations and signals until one of them ends the process.
+    async fn control(
+        &self,
+        control: &mut Control,
+        admin: Option<SocketAddr>,
+        opened: impl FnOnce(&Opened),
+    ) -> Result<Signal, Error> {
+        let mut opened = Some(opened);
+        loop {
+            tokio::select! {
+                changed = control.report.changed() => {
+                    if changed.is_err() {
+                        return Err(Error::Task("publisher".into()));
+                    }
+                    let generation = control.report.borrow_and_update().generation;
+                    if generation > 0 {
+                        self.reconcile(control);
+                    }
+                    if control.ready.is_some() && generation > 0 {
+                        if control.listeners.bound().is_empty() && !self.config.listeners.is_empty() {
+                            return Err(Error::NoListener);
+                        }
+                        control.ready = None;
+                        if let Some(opened) = opened.take() {
+                            opened(&Opened { listeners: control.listeners.bound(), admin });
+                        }
+                    }
+                }
+                signal = control.signals.next() => match signal {
+                    Signal::Reload => {
+                        self.access_log.reopen();
+                        let _ = control.reload.try_send(());
+                    }
+                    signal => return Ok(signal),
+                },
+                ended = control.ending.next() => return Err(Error::Task(ended.task.into_owned())),
+            }
+        }
+    }
+
+    fn reconcile(&self, control: &mut Control) {
+        let wanted: Vec<_> = self.shared.load().listeners.iter().map(|l| Arc::clone(&l.spec)).collect();
+        let problems: Vec<Problem> = control.listeners.reconcile(&wanted);
+        for problem in &problems {
+            tracing::error!("{problem}");
+        }
+        let bound = control.listeners.bound();
+        control.bound.send_replace(bound.iter().map(|b| (b.name.to_string(), b.address)).collect());
+    }
+}
+
+fn lookup(shared: &Shared) -> listener::Lookup {
+    let shared = shared.clone();
+    Arc::new(move |name| shared.listener(name).map(|l| Settings { spec: Arc::clone(&l.spec), tls: l.tls.clone() }))
+}
+
+fn start_access_log(config: &Config, registry: &Registry) -> Result<(AccessLog, Option<Writer>), Error> {
+    let wanted = &config.telemetry.access_log;
+    let format = match wanted.format {
+        AccessFormat::Off => return Ok((AccessLog::off(), None)),
+        AccessFormat::Json => Format::Json,
+        AccessFormat::Combined => Format::Combined,
+    };
+    let output = match &wanted.to {
+        Access::Stdout => Output::Stdout,
+        Access::File(path) => Output::File(path.clone()),
+    };
+    let settings = AccessLogConfig { format, output, ..AccessLogConfig::default() };
+    let (log, writer) = AccessLog::start(&settings, registry).map_err(Error::AccessLog)?;
+    Ok((log, Some(writer)))
+}
+
+/// How long the access log may take to write what is left.
+const FLUSH: Duration = Duration::from_secs(5);

@@ -1,0 +1,62 @@
+//! How does an HTTP/1 connection end, and how is a client's end noticed?
+
+use crate::http1::{BodyKind, Conn, Deadline, compose};
+use crate::message::{Io, ResponseHead, Version};
+use crate::proxy::request::Downstream;
+use socket2::SockRef;
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A client that we close on gets so long, and may send so much, until it has read our last answer.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 512 * 1024;
+
+/// Closes without taking our last answer from a client that is still sending: a reset would (RFC 9112 section 9.6).
+pub(super) async fn linger(conn: &mut Conn<Io>, deadline: &mut Deadline) {
+    deadline.set(Instant::now() + LINGER);
+    let mut taken = 0;
+    poll_fn(|cx| {
+        if let Poll::Ready(Err(_)) = conn.poll_shutdown(cx) {
+            return Poll::Ready(());
+        }
+        loop {
+            let n = conn.input().len();
+            conn.input().consume(n);
+            match conn.poll_fill(cx) {
+                Poll::Ready(Ok(n)) if n > 0 && taken < LINGER_BYTES => taken += n,
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return deadline.poll(cx),
+            }
+        }
+    })
+    .await;
+}
+
+/// Ends with a reset, so that a response without a length cannot be taken for whole.
+pub(super) fn abort(conn: &Conn<Io>) {
+    let _ = SockRef::from(conn.stream().tcp()).set_linger(Some(Duration::ZERO));
+}
+
+impl Downstream for Conn<Io> {
+    /// The end of the client's direction alone is no reason to give up: half-closed clients are served. A reset is, and so is
+    /// a TLS stream that ends without saying so.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if !self.has_ended()
+            && let Err(error) = ready!(Conn::poll_gone(self, cx))
+        {
+            return Poll::Ready(error);
+        }
+        Poll::Pending
+    }
+
+    fn inform(&mut self, head: &ResponseHead, version: Version) {
+        if version == Version::Http11 {
+            let out = self.out();
+            compose::response(out, head, BodyKind::None);
+            compose::end(out);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! How is an HTTP/1 connection of a client served?
+//!
+//! One task, straight line: read a head, decide, forward, relay both bodies at once, record, again.
+
+mod closing;
+mod response;
+
+use super::error::ProxyError;
+use super::forward::forward;
+use super::pipeline::{self, Decision};
+use super::request::Request;
+use super::respond;
+use super::worker::Connection;
+use crate::http1::{BodyKind, Conn, Deadline, HeadLimits, ReadHeadError, framing};
+use crate::message::{FieldId, Io, Version, hop};
+use crate::model::ListenerSpec;
+use crate::snapshot::ListenerSnapshot;
+use crate::telemetry::connections::Spoken;
+use closing::{abort, linger};
+use response::{own, relay, switch};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use tokio::time::Instant;
+
+/// What becomes of the connection after a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// The next request may come.
+    KeepAlive,
+    /// We close, after the client could read what was sent.
+    Close,
+    /// The client must see that the response is not whole.
+    Abort,
+    /// There is nobody any more.
+    Gone,
+}
+
+/// How an HTTP/2 connection begins (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Serves until one side closes or a drain ends it. With `sniff`, a client that begins to speak HTTP/2 is handed back.
+pub async fn serve(mut conn: Conn<Io>, connection: Rc<Connection>, sniff: bool) -> Option<Conn<Io>> {
+    let draining = connection.worker.draining.clone();
+    let mut drained: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move { draining.started().await });
+    let mut deadline = Deadline::new(connection.listener().spec.timeouts.head);
+    let mut served = 0u32;
+    loop {
+        let listener = connection.listener();
+        if conn.input().is_empty() && !wait(&mut conn, &listener.spec, served, &mut drained, &mut deadline).await {
+            return None;
+        }
+        if served == 0 {
+            if sniff && speaks_http2(&mut conn, &mut deadline).await {
+                return Some(conn);
+            }
+            connection.shown.speaks(Spoken::H1);
+        }
+        let mut request = connection.worker.lend();
+        let last =
+            connection.worker.draining.is_draining() || (listener.spec.limits.requests_per_connection == served + 1);
+        let after = one(&mut conn, &connection, &listener, &mut request, &mut deadline, last).await;
+        connection.worker.give_back(request);
+        served = served.saturating_add(1);
+        match after {
+            After::KeepAlive => {}
+            After::Close => linger(&mut conn, &mut deadline).await,
+            After::Abort => abort(&conn),
+            After::Gone => {}
+        }
+        if after != After::KeepAlive {
+            return None;
+        }
+    }
+}
+
+/// Whether the first bytes are HTTP/2's preface; reads on only while they may be.
+async fn speaks_http2(conn: &mut Conn<Io>, deadline: &mut Deadline) -> bool {
+    poll_fn(|cx| {
+        loop {
+            let input = conn.input().bytes();
+            let n = input.len().min(PREFACE.len());
+            if input.get(..n) != PREFACE.get(..n) || n == PREFACE.len() {
+                return Poll::Ready(n == PREFACE.len() && input.starts_with(PREFACE));
+            }
+            match conn.poll_fill(cx) {
+                Poll::Ready(Ok(n)) if n > 0 => {}
+                Poll::Ready(_) => return Poll::Ready(false),
+                Poll::Pending => return deadline.poll(cx).map(|()| false),
+            }
+        }
+    })
+    .await
+}
+
+/// Waits for the first byte of a request, holding no memory. `false`: none will come.
+async fn wait(
+    conn: &mut Conn<Io>,
+    spec: &ListenerSpec,
+    served: u32,
+    drained: &mut Pin<Box<dyn Future<Output = ()>>>,
+    deadline: &mut Deadline,
+) -> bool {
+    let limit = if served == 0 { spec.timeouts.head } else { spec.timeouts.keep_alive };
+    deadline.set(Instant::now() + limit);
+    poll_fn(|cx| {
+        if let Poll::Ready(read) = conn.poll_fill(cx) {
+            return Poll::Ready(matches!(read, Ok(n) if n > 0));
+        }
+        // A drain lets a first request in: its client has only just connected.
+        if served > 0 && drained.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(false);
+        }
+        deadline.poll(cx).map(|()| false)
+    })
+    .await
+}
+
+/// One request, from its head to its record. Cannot fail: what goes wrong is answered, or ends the connection.
+async fn one(
+    conn: &mut Conn<Io>,
+    connection: &Rc<Connection>,
+    listener: &ListenerSnapshot,
+    request: &mut Request,
+    deadline: &mut Deadline,
+    last: bool,
+) -> After {
+    let started = Instant::now();
+    let head = read_head(conn, &listener.spec, request, deadline).await;
+    request.begin(connection, started);
+    let result = match head {
+        Ok(true) => {
+            connection.metrics.in_flight.add(1);
+            connection.metrics.http1.add(1);
+            connection.shown.request();
+            let result = exchange(conn, connection, listener, request, deadline, last).await;
+            connection.metrics.in_flight.sub(1);
+            result
+        }
+        Ok(false) => return After::Gone,
+        Err(error) => Err(error),
+    };
+    let after = match result {
+        Ok(after) => after,
+        Err(error) => fail(conn, connection, listener, request, deadline, &error).await,
+    };
+    request.finish(&connection.worker, listener);
+    after
+}
+
+/// `false`: the client closed, or sent nothing of use.
+async fn read_head(
+    conn: &mut Conn<Io>,
+    spec: &ListenerSpec,
+    request: &mut Request,
+    deadline: &mut Deadline,
+) -> Result<bool, ProxyError> {
+    let limits = HeadLimits {
+        bytes: spec.limits.head_bytes as usize,
+        target: spec.limits.target_bytes as usize,
+        fields: spec.limits.headers as usize,
+    };
+    let mut armed = false;
+    poll_fn(|cx| match conn.poll_request(cx, &limits, &mut request.head) {
+        Poll::Ready(Ok(Some(()))) => Poll::Ready(Ok(true)),
+        Poll::Ready(Ok(None) | Err(ReadHeadError::Closed | ReadHeadError::Io(_))) => Poll::Ready(Ok(false)),
+        Poll::Ready(Err(ReadHeadError::Head(error))) => Poll::Ready(Err(error.into())),
+        Poll::Pending => {
+            // Nearly every head comes in one piece: only the others pay for a look at the clock.
+            if !std::mem::replace(&mut armed, true) {
+                deadline.set(Instant::now() + spec.timeouts.head);
+            }
+            deadline.poll(cx).map(|()| Err(ProxyError::HeadTimeout))
+        }
+    })
+    .await
+}
+
+async fn exchange(
+    conn: &mut Conn<Io>,
+    connection: &Rc<Connection>,
+    listener: &ListenerSnapshot,
+    request: &mut Request,
+    deadline: &mut Deadline,
+    last: bool,
+) -> Result<After, ProxyError> {
+    let version = request.head.version;
+    let body = framing::of_request(&request.head.fields, version)?;
+    let options = hop::connection_options(&request.head.fields);
+    let keep = !last && !options.close && (version == Version::Http11 || options.keep_alive);
+    conn.frame(body, BodyKind::None);
+    conn.expects_continue = version == Version::Http11 && request.head.fields.has(FieldId::Expect);
+    match pipeline::decide(listener, options, request)? {
+        Decision::Respond(answer) => Ok(own(conn, connection, listener, request, deadline, answer, keep).await),
+        Decision::Forward => {
+            let remote = forward(connection, request, conn, body, deadline).await?;
+            if remote.body == BodyKind::Tunnel {
+                return Ok(switch(conn, connection, listener, request, remote, deadline).await);
+            }
+            pipeline::respond_with(listener, request);
+            Ok(relay(conn, connection, listener, request, remote, deadline, keep).await)
+        }
+    }
+}
+
+/// Answers a failure. The connection is kept only where nobody can misunderstand what comes next on it.
+async fn fail(
+    conn: &mut Conn<Io>,
+    connection: &Connection,
+    listener: &ListenerSnapshot,
+    request: &mut Request,
+    deadline: &mut Deadline,
+    error: &ProxyError,
+) -> After {
+    request.failed(error);
+    let keep = match error {
+        ProxyError::Gone => return After::Gone,
+        ProxyError::Head(_) | ProxyError::Framing(_) | ProxyError::Refused(_) | ProxyError::HeadTimeout => false,
+        _ => request.head.version == Version::Http11 && !connection.is_ending(),
+    };
+    let answer = respond::error(error, &request.head);
+    own(conn, connection, listener, request, deadline, answer, keep).await
+}

@@ -1,0 +1,170 @@
+//! How does a response go down an HTTP/1 connection: our own, a relayed one, a switch of protocols?
+
+use super::After;
+use crate::http1::{BodyKind, BodyWriter, Conn, Deadline, RelayError, compose, poll_relay};
+use crate::message::{FieldId, Io, Version, hop};
+use crate::proxy::error::ProxyError;
+use crate::proxy::forward::push_body;
+use crate::proxy::pipeline;
+use crate::proxy::remote::{Remote, Wire};
+use crate::proxy::request::{Downstream, Request};
+use crate::proxy::respond::{self, Answer};
+use crate::proxy::tunnel;
+use crate::proxy::worker::Connection;
+use crate::snapshot::ListenerSnapshot;
+use crate::telemetry::connections::Spoken;
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Sends an answer of our own.
+pub(super) async fn own(
+    conn: &mut Conn<Io>,
+    connection: &Connection,
+    listener: &ListenerSnapshot,
+    request: &mut Request,
+    deadline: &mut Deadline,
+    mut answer: Answer,
+    keep: bool,
+) -> After {
+    request.ctx.status = answer.head.status.as_u16();
+    // An unread body would be taken for the next request.
+    let keep = keep && conn.reader.is_done();
+    conn.expects_continue = false;
+    pipeline::finish_own(listener, &mut answer.head, &connection.worker.date());
+    let status = answer.head.status;
+    let sends = respond::sends_body(&request.head.method, status);
+    let out = conn.out();
+    compose::response(out, &answer.head, BodyKind::None);
+    if !matches!(status.as_u16(), 204 | 304) {
+        out.extend_from_slice(b"content-length: ");
+        out.extend_from_slice(itoa::Buffer::new().format(answer.body.len()).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    end_head(out, request.head.version, keep);
+    if sends {
+        out.extend_from_slice(&answer.body);
+        request.ctx.bytes_out = answer.body.len() as u64;
+    }
+    deadline.set(Instant::now() + listener.spec.timeouts.idle);
+    let sent = poll_fn(|cx| match conn.poll_flush(cx) {
+        Poll::Ready(result) => Poll::Ready(result.is_ok()),
+        Poll::Pending => deadline.poll(cx).map(|()| false),
+    });
+    match (sent.await, keep) {
+        (false, _) => After::Gone,
+        (true, true) => After::KeepAlive,
+        (true, false) => After::Close,
+    }
+}
+
+fn end_head(out: &mut Vec<u8>, version: Version, keep: bool) {
+    match (version, keep) {
+        (_, false) => out.extend_from_slice(b"connection: close\r\n"),
+        (Version::Http10, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
+        (_, true) => {}
+    }
+    compose::end(out);
+}
+
+/// Sends the response on: both bodies move at once, until the response's end.
+pub(super) async fn relay(
+    conn: &mut Conn<Io>,
+    connection: &Connection,
+    listener: &ListenerSnapshot,
+    request: &mut Request,
+    mut remote: Remote,
+    deadline: &mut Deadline,
+    keep: bool,
+) -> After {
+    // HTTP/1.0 knows no chunks: there the end of the connection is the end of the body.
+    let kind = match (remote.body, request.head.version) {
+        (BodyKind::Chunked | BodyKind::UntilClose, Version::Http10) => BodyKind::UntilClose,
+        (BodyKind::UntilClose, _) => BodyKind::Chunked,
+        (kind, _) => kind,
+    };
+    // A body that is still coming may never end: the client is told that the connection will not be used again.
+    let keep = keep && kind != BodyKind::UntilClose && remote.sent && !connection.is_ending();
+    conn.expects_continue = false;
+    conn.writer = BodyWriter::new(kind);
+    let version = request.head.version;
+    request.ctx.status = request.response.status.as_u16();
+    let out = conn.out();
+    compose::response(out, &request.response, kind);
+    end_head(out, version, keep);
+    let idle = request.route.as_ref().map_or(listener.spec.timeouts.idle, |route| route.spec.idle_timeout);
+    let result = both_bodies(conn, request, &mut remote, deadline, idle).await;
+    match result {
+        Ok(()) => {
+            let whole = remote.sent && conn.reader.is_done();
+            remote.release(&connection.worker);
+            if keep && whole { After::KeepAlive } else { After::Close }
+        }
+        Err(error) => {
+            request.failed(&error);
+            if matches!(error, ProxyError::Gone) { After::Gone } else { After::Abort }
+        }
+    }
+}
+
+async fn both_bodies(
+    conn: &mut Conn<Io>,
+    request: &mut Request,
+    remote: &mut Remote,
+    deadline: &mut Deadline,
+    idle: Duration,
+) -> Result<(), ProxyError> {
+    let mut seen = (u64::MAX, u64::MAX);
+    poll_fn(|cx| {
+        push_body(cx, remote, request, conn)?;
+        match poll_relay(cx, remote, conn, &mut request.ctx.bytes_out, hop::strip_trailers) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(RelayError::Source(_))) => return Poll::Ready(Err(ProxyError::Cut)),
+            Poll::Ready(Err(RelayError::Sink(_))) => return Poll::Ready(Err(ProxyError::Gone)),
+            Poll::Pending => {}
+        }
+        if remote.sent && Downstream::poll_gone(conn, cx).is_ready() {
+            return Poll::Ready(Err(ProxyError::Gone));
+        }
+        let moved = (request.ctx.bytes_in, request.ctx.bytes_out);
+        if moved != seen {
+            seen = moved;
+            let at = Instant::now() + idle;
+            deadline.set(request.until.map_or(at, |until| until.min(at)));
+        }
+        deadline.poll(cx).map(|()| Err(ProxyError::Timeout))
+    })
+    .await
+}
+
+/// Passes 101 on and joins both streams.
+pub(super) async fn switch(
+    conn: &mut Conn<Io>,
+    connection: &Connection,
+    listener: &ListenerSnapshot,
+    request: &mut Request,
+    remote: Remote,
+    deadline: &mut Deadline,
+) -> After {
+    let Wire::H1(mut up) = remote.wire else { return After::Abort };
+    let response = &mut request.response;
+    request.ctx.status = response.status.as_u16();
+    let protocol = response.fields.get(FieldId::Upgrade).unwrap_or_default().to_vec();
+    let options = hop::connection_options(&response.fields);
+    hop::strip(&mut response.fields, options);
+    response.fields.remove(FieldId::ContentLength);
+    let out = conn.out();
+    compose::response(out, response, BodyKind::Tunnel);
+    out.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
+    out.extend_from_slice(&protocol);
+    out.extend_from_slice(b"\r\n");
+    compose::end(out);
+    let idle = request.route.as_ref().map_or(listener.spec.timeouts.idle, |route| route.spec.idle_timeout);
+    connection.metrics.upgrades.add(1);
+    connection.shown.speaks(Spoken::Tunnel);
+    let moved = tunnel::run(conn, &mut up, idle, deadline).await;
+    connection.metrics.upgrades.sub(1);
+    (request.ctx.bytes_in, request.ctx.bytes_out) = (moved.up, moved.down);
+    After::Gone
+}

@@ -1,0 +1,154 @@
+//! What is the state of one request while it is served, and what is told about it in the end?
+
+use super::error::ProxyError;
+use super::worker::{Connection, Worker};
+use crate::http1::BodySource;
+use crate::message::{FieldId, RequestContext, RequestHead, ResponseHead, Scheme, Version};
+use crate::route::Route;
+use crate::snapshot::ListenerSnapshot;
+use crate::telemetry::access_log::Record;
+use crate::upstream::Cluster;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
+
+/// The client's side of a request while it is forwarded: its body, and what can be told to it before the response.
+pub trait Downstream: BodySource {
+    /// Ready when the client is gone for certain (not when it has only closed its direction).
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error>;
+    /// Sends an informational response on, where the client's protocol version takes one.
+    fn inform(&mut self, head: &ResponseHead, version: Version);
+}
+
+/// One request, from its head to its record. Lent by the worker, so that its memory serves many requests.
+#[derive(Debug)]
+pub struct Request {
+    /// The request's head; after the decision, as the upstream shall see it.
+    pub head: RequestHead,
+    /// The response's head.
+    pub response: ResponseHead,
+    /// What is known about it.
+    pub ctx: RequestContext,
+    /// The route that was chosen.
+    pub route: Option<Arc<Route>>,
+    /// The cluster that was chosen.
+    pub cluster: Option<Arc<Cluster>>,
+    /// Protocol that an upgrade asks for (`websocket`); empty: none.
+    pub upgrade: Vec<u8>,
+    /// Largest body that policies allow.
+    pub body_limit: Option<u64>,
+    /// Whole time limit.
+    pub until: Option<Instant>,
+    host: String,
+    user_agent: Vec<u8>,
+    referer: Vec<u8>,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        Self {
+            head: RequestHead::default(),
+            response: ResponseHead::default(),
+            ctx: RequestContext::new(Instant::now(), nowhere, nowhere, Scheme::Http, None),
+            route: None,
+            cluster: None,
+            upgrade: Vec::new(),
+            body_limit: None,
+            until: None,
+            host: String::new(),
+            user_agent: Vec::new(),
+            referer: Vec::new(),
+        }
+    }
+}
+
+impl Request {
+    /// Forgets the request and keeps the memory.
+    pub fn clear(&mut self) {
+        self.head.clear();
+        self.response.clear();
+        self.route = None;
+        self.cluster = None;
+        self.upgrade.clear();
+        self.body_limit = None;
+        self.until = None;
+        self.host.clear();
+        self.user_agent.clear();
+        self.referer.clear();
+        self.ctx.tls = None;
+    }
+
+    /// The head is complete: the context begins.
+    pub fn begin(&mut self, connection: &Connection, started: Instant) {
+        let (peer, local) = (connection.peer, connection.local);
+        self.ctx = RequestContext::new(started, peer, local, connection.scheme, connection.tls.clone());
+        self.head.scheme = connection.scheme;
+    }
+
+    /// Keeps what the record says of the request before filters and forwarding change it.
+    pub fn remember(&mut self) {
+        let Self { head, host, user_agent, referer, .. } = self;
+        host.push_str(&head.host);
+        user_agent.extend_from_slice(head.fields.get(FieldId::UserAgent).unwrap_or_default());
+        referer.extend_from_slice(head.fields.get(FieldId::Referer).unwrap_or_default());
+    }
+
+    /// A failure, for the record.
+    pub fn failed(&mut self, error: &ProxyError) {
+        let row = error.row();
+        self.ctx.reason = Some(row.reason);
+        if self.ctx.status == 0 {
+            self.ctx.status = row.status;
+        }
+    }
+
+    /// The request has ended: counts it and writes its record.
+    pub fn finish(&self, worker: &Worker, listener: &ListenerSnapshot) {
+        let duration = self.ctx.started.elapsed();
+        if let Some(route) = &self.route {
+            route.metrics.ended(self.ctx.status);
+            if let Some(filter) = self.ctx.audited {
+                route.metrics.audited(filter);
+            }
+            if let Some(reason) = self.ctx.reason {
+                route.metrics.refused(reason);
+            }
+            route.metrics.duration.observe(duration);
+            route.metrics.request_bytes.add(self.ctx.bytes_in);
+            route.metrics.response_bytes.add(self.ctx.bytes_out);
+        }
+        if let Some(reason) = self.ctx.reason {
+            worker.count_own(&listener.spec.name, reason);
+        }
+        if worker.access_log.is_on() {
+            self.record(worker, listener, duration);
+        }
+    }
+
+    fn record(&self, worker: &Worker, listener: &ListenerSnapshot, duration: Duration) {
+        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let target = std::str::from_utf8(&self.head.raw_target).unwrap_or_default();
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let request_id = self.head.fields.get(FieldId::XRequestId).and_then(|id| std::str::from_utf8(id).ok());
+        worker.access_log.record(&Record {
+            time: u64::try_from(time.as_micros()).unwrap_or(u64::MAX),
+            context: &self.ctx,
+            method: self.head.method.as_str(),
+            host: &self.host,
+            path,
+            query,
+            version: self.head.version,
+            route: self.route.as_ref().map_or("", |route| &route.spec.name),
+            cluster: self.cluster.as_ref().map_or("", |cluster| &cluster.spec().name),
+            listener: &listener.spec.name,
+            request_id: request_id.unwrap_or_default(),
+            user_agent: &self.user_agent,
+            referer: &self.referer,
+            duration,
+        });
+    }
+}

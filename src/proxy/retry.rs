@@ -1,0 +1,97 @@
+//! May this attempt be repeated? Pure.
+
+use super::error::{ProxyError, RetryRule};
+use crate::model::{RetryOn, RetrySpec};
+use http::{Method, StatusCode};
+
+/// What is known about the attempt.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    /// Method of the request.
+    pub method: &'a Method,
+    /// Attempts made so far, this one included.
+    pub made: u32,
+    /// Whether bytes of the request's body were taken from the client: they cannot be sent again.
+    pub body_begun: bool,
+}
+
+/// Whether a failed attempt may be repeated by the route's rules.
+pub fn after_error(error: &ProxyError, spec: &RetrySpec, attempt: Attempt<'_>) -> bool {
+    if attempt.body_begun || attempt.made >= spec.attempts {
+        return false;
+    }
+    let wanted = match error {
+        ProxyError::Connect(_) | ProxyError::ConnectTimeout(_) => spec.on.contains(&RetryOn::Connect),
+        ProxyError::Reset | ProxyError::Stale => spec.on.contains(&RetryOn::Reset),
+        ProxyError::Timeout => spec.on.contains(&RetryOn::Timeout),
+        _ => false,
+    };
+    wanted && allowed(error.row().retry, attempt.method)
+}
+
+/// Whether an answer with this status may be dropped and asked for again.
+pub fn after_status(status: StatusCode, spec: &RetrySpec, attempt: Attempt<'_>) -> bool {
+    !attempt.body_begun
+        && attempt.made < spec.attempts
+        && attempt.method.is_idempotent()
+        && spec.on.contains(&RetryOn::Status(status.as_u16()))
+}
+
+/// Whether a request that met a closed kept connection may go out again on a new one: it is not the upstream's answer but
+/// the race of RFC 9112 section 9.3.1, so it costs no attempt.
+pub fn after_stale(attempt: Attempt<'_>) -> bool {
+    !attempt.body_begun && attempt.method.is_idempotent()
+}
+
+fn allowed(rule: RetryRule, method: &Method) -> bool {
+    match rule {
+        RetryRule::Never => false,
+        RetryRule::NothingSent => true,
+        RetryRule::Idempotent => method.is_idempotent(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn spec(attempts: u32, on: &[RetryOn]) -> RetrySpec {
+        RetrySpec { attempts, on: on.to_vec(), backoff: Duration::ZERO }
+    }
+
+    fn attempt(method: &Method, made: u32, body_begun: bool) -> Attempt<'_> {
+        Attempt { method, made, body_begun }
+    }
+
+    #[test]
+    fn a_reset_is_repeated_for_idempotent_methods_alone() {
+        let spec = spec(2, &[RetryOn::Reset]);
+        assert!(after_error(&ProxyError::Reset, &spec, attempt(&Method::GET, 1, false)));
+        assert!(after_error(&ProxyError::Reset, &spec, attempt(&Method::PUT, 1, false)));
+        assert!(!after_error(&ProxyError::Reset, &spec, attempt(&Method::POST, 1, false)));
+    }
+
+    #[test]
+    fn attempts_are_counted_and_a_body_that_began_is_never_sent_again() {
+        let spec = spec(2, &[RetryOn::Reset]);
+        assert!(!after_error(&ProxyError::Reset, &spec, attempt(&Method::GET, 2, false)));
+        assert!(!after_error(&ProxyError::Reset, &spec, attempt(&Method::PUT, 1, true)));
+    }
+
+    #[test]
+    fn only_what_the_route_names_is_repeated() {
+        let spec = spec(3, &[RetryOn::Status(503)]);
+        assert!(!after_error(&ProxyError::Timeout, &spec, attempt(&Method::GET, 1, false)));
+        assert!(after_status(StatusCode::SERVICE_UNAVAILABLE, &spec, attempt(&Method::GET, 1, false)));
+        assert!(!after_status(StatusCode::BAD_GATEWAY, &spec, attempt(&Method::GET, 1, false)));
+        assert!(!after_status(StatusCode::SERVICE_UNAVAILABLE, &spec, attempt(&Method::POST, 1, false)));
+    }
+
+    #[test]
+    fn a_stale_connection_costs_no_attempt() {
+        assert!(after_stale(attempt(&Method::GET, 9, false)));
+        assert!(!after_stale(attempt(&Method::POST, 1, false)));
+        assert!(!after_stale(attempt(&Method::GET, 1, true)));
+    }
+}
