@@ -117,8 +117,6 @@ families! {
         "Parts of the configuration that were not honoured (error) or deserve a look (warning).";
     CONFIG_OBJECTS: Gauge "tidegate_config_objects" ["kind"]
         "What the configuration that serves holds: listeners, routes, clusters, certificates.";
-    SOURCE_ERRORS: Counter "tidegate_source_errors_total" ["source"]
-        "Times that a source could not be read and its last good content was kept.";
 
     // The process itself.
     READY: Gauge "tidegate_ready" [] "1 when ready for traffic.";
