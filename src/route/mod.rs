@@ -153,6 +153,11 @@ impl Route {
         target.into_iter().flat_map(Target::clusters)
     }
 
+    /// Its path as it is written in routes.
+    pub fn path_text(&self) -> String {
+        self.path.text()
+    }
+
     /// Order of precedence among routes of one host: what comes first is less.
     fn precedence(&self, other: &Self) -> Ordering {
         let key = |route: &Self| {

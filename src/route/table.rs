@@ -74,6 +74,12 @@ impl Table {
         &self.routes
     }
 
+    /// Whether it has this very route.
+    pub fn holds(&self, route: &Arc<Route>) -> bool {
+        let place = self.routes.partition_point(|other| other.precedence(route).is_lt());
+        self.routes.get(place).is_some_and(|found| Arc::ptr_eq(found, route))
+    }
+
     fn route(&self, number: u32) -> Option<&Arc<Route>> {
         self.routes.get(number as usize)
     }

@@ -6,10 +6,12 @@
 
 pub mod compile;
 pub mod explain;
+pub mod list;
 pub mod publish;
 
 pub use compile::compile;
 pub use explain::{ExplainRequest, Explanation, explain};
+pub use list::{RouteLine, list};
 pub use publish::Publisher;
 
 use crate::filter::Chain;
