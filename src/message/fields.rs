@@ -101,8 +101,8 @@ const KNOWN: &[(&str, FieldId)] = &[
 ];
 
 impl FieldId {
-    /// The id of a name in any case. Length and first letter leave one candidate, so that a name costs one comparison at most
-    /// (3-4 ns, against 25-40 ns for a walk over the list).
+    /// The id of a name in any case. Length and first letter leave one candidate, so that a name costs one comparison at most:
+    /// a quarter of the time that a walk over the list takes.
     pub fn of(name: &[u8]) -> Self {
         let Some(first) = name.first() else { return Self::Other };
         let candidate = match (name.len(), first | 0x20) {

@@ -48,11 +48,12 @@ pub fn write(head: &mut RequestHead, ctx: &RequestContext, listener: &ListenerSp
     let mut host = Text::<272>::default();
     let _ = host.write_str(&head.host);
     if let Some(port) = head.port {
-        let _ = write!(host, ":{port}");
+        let _ = host.write_str(":");
+        host.decimal(port);
     }
     if says.x_forwarded {
         let mut port = Text::<8>::default();
-        let _ = write!(port, "{}", head.port.unwrap_or(ctx.client_scheme.default_port()));
+        port.decimal(head.port.unwrap_or(ctx.client_scheme.default_port()));
         let fields = &mut head.fields;
         fields.append(FieldId::XForwardedFor, peer.as_bytes());
         // What a trusted proxy said of these is what the client said to it.

@@ -33,7 +33,7 @@ pub use target::Target;
 
 use crate::filter::{self, Chain};
 use crate::message::{FieldId, Fields};
-use crate::model::{self, RouteSpec, ValueError};
+use crate::model::{self, PathMatch, PathRewrite, Policy, RouteSpec, ValueError};
 use crate::telemetry::metrics::Registry;
 use crate::upstream::Cluster;
 use bytes::Bytes;
@@ -125,6 +125,7 @@ impl Route {
             .ok();
         let chain = compile_chain(spec).map_err(|wrong| faults.extend(wrong)).ok();
         let action = Action::compile(spec, cluster).map_err(|wrong| faults.extend(wrong)).ok();
+        faults.extend(prefix_without_prefix(spec));
         match (path, conditions, chain, action) {
             (Some(path), Some(conditions), Some(chain), Some(action)) if faults.is_empty() => {
                 let metrics = RouteMetrics::new(spec, registry);
@@ -182,6 +183,18 @@ fn compile_chain(spec: &RouteSpec) -> Result<Chain, Vec<Fault>> {
     })
 }
 
+/// An expression matches no prefix that could be replaced.
+fn prefix_without_prefix(spec: &RouteSpec) -> Option<Fault> {
+    let is_prefix = |path: &Option<PathRewrite>| matches!(path, Some(PathRewrite::Prefix(_)));
+    let rewrites = spec.policies.iter().any(|p| matches!(p, Policy::Rewrite(rewrite) if is_prefix(&rewrite.path)));
+    let redirects = matches!(&spec.action, model::Action::Redirect(redirect) if is_prefix(&redirect.path));
+    let is_regex = matches!(spec.matches.path, PathMatch::Regex(_));
+    (is_regex && (rewrites || redirects)).then(|| {
+        let hint = "match a prefix instead, or give an expression and what to put in its place";
+        Fault::Action(ValueError::new("there is no prefix to replace in a path matched by an expression", hint))
+    })
+}
+
 impl Action {
     fn compile(spec: &RouteSpec, cluster: impl Fn(&str) -> Option<Arc<Cluster>>) -> Result<Self, Vec<Fault>> {
         let one = |e: ValueError| vec![Fault::Action(e)];
@@ -201,7 +214,7 @@ impl Respond {
             return Err(ValueError::new(what, "use 200 to 599"));
         };
         let edit = model::HeaderEdit { set: spec.headers.clone(), ..Default::default() };
-        if let Err(mut errors) = Chain::compile(&[&model::Policy::ResponseHeaders(edit)]) {
+        if let Err(mut errors) = Chain::compile(&[&Policy::ResponseHeaders(edit)]) {
             return Err(errors.swap_remove(0));
         }
         let mut fields = Fields::default();
@@ -212,5 +225,46 @@ impl Respond {
             fields.push_known(FieldId::ContentType, b"text/plain; charset=utf-8");
         }
         Ok(Self { status, fields, body: Bytes::from(spec.body.clone()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{cluster, spec};
+    use super::*;
+    use crate::model::{RedirectSpec, RespondSpec, RewritePolicy};
+
+    fn compile(spec: RouteSpec) -> Result<Route, Vec<Fault>> {
+        Route::compile(&Arc::new(spec), |name| Some(cluster(name)), &Registry::new(1, 1000))
+    }
+
+    #[test]
+    fn every_fault_of_a_route_is_told_at_once() {
+        let mut wrong = spec("r", &[], "~(");
+        wrong.action = model::Action::Respond(RespondSpec { status: 700, headers: vec![], body: String::new() });
+        wrong.policies = vec![Policy::Rewrite(RewritePolicy { path: None, host: Some("*".into()) })];
+        let faults = compile(wrong).unwrap_err();
+        assert!(matches!(faults[..], [Fault::Match(_), Fault::Action(_), Fault::Action(_)]), "{faults:?}");
+    }
+
+    #[test]
+    fn a_prefix_is_replaced_only_where_one_was_matched() {
+        let path = Some(PathRewrite::Prefix("/new".into()));
+        let redirect = RedirectSpec { scheme: None, host: None, port: None, path, status: 302 };
+        for (path, fine) in [("/old", true), ("=/old", true), ("~/old.*", false)] {
+            let mut route = spec("r", &[], path);
+            route.action = model::Action::Redirect(redirect.clone());
+            assert_eq!(compile(route).is_ok(), fine, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_direct_response_says_what_its_body_is() {
+        let mut route = spec("r", &[], "/");
+        route.action = model::Action::Respond(RespondSpec { status: 200, headers: vec![], body: "ok".into() });
+        let route = compile(route).unwrap();
+        let Action::Respond(respond) = &route.action else { panic!("{route:?}") };
+        assert_eq!(respond.fields.get(FieldId::ContentType), Some(&b"text/plain; charset=utf-8"[..]));
+        assert_eq!(&respond.body[..], b"ok");
     }
 }

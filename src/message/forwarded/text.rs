@@ -45,6 +45,11 @@ impl<const N: usize> Text<N> {
         self.write_str(itoa::Buffer::new().format(octet))
     }
 
+    pub(super) fn decimal(&mut self, number: u16) {
+        let written = self.write_str(itoa::Buffer::new().format(number));
+        debug_assert!(written.is_ok(), "a port has 5 digits at most");
+    }
+
     /// Sixteen hexadecimal digits.
     pub(super) fn hex(&mut self, number: u64) {
         for nibble in (0..16).rev() {
