@@ -1,6 +1,8 @@
 //! Which commands are there, and who answers each?
 
 pub mod check;
+pub mod demo;
+mod echo;
 pub mod explain;
 pub mod routes;
 pub mod run;
@@ -47,7 +49,7 @@ enum Command {
     /// Run the proxy
     Run(run::RunArgs),
     /// Show what it does: echo upstreams, certificates, a routes file to edit, and requests to try
-    Demo(run::DemoArgs),
+    Demo(demo::DemoArgs),
     /// Say what is wrong with configuration files
     Check(check::CheckArgs),
     /// Say what would become of a request
@@ -122,7 +124,7 @@ fn answer(cli: Cli) -> ExitCode {
         }
         Command::Demo(args) => {
             drop(out);
-            return run::demo(args);
+            return demo::demo(args);
         }
         Command::Check(args) => check::check(&args, &mut out),
         Command::Explain(args) => explain::explain(&args, &mut out),

@@ -1,9 +1,9 @@
-//! How is the proxy run, for good or as a demonstration?
+//! How is the proxy run, and what does its end say?
 
 use super::ConfigArgs;
+use crate::app::{self, Ended};
 use crate::config::Config;
 use crate::model::Problem;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Flags of `run`.
@@ -31,14 +31,6 @@ impl RunArgs {
     }
 }
 
-/// Flags of `demo`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct DemoArgs {
-    /// Folder for the demonstration's files; default: a temporary one, removed at the end
-    #[arg(long, value_name = "FOLDER")]
-    pub folder: Option<PathBuf>,
-}
-
 /// Runs until a signal ends it.
 pub(super) fn run(args: RunArgs) -> ExitCode {
     match args.load() {
@@ -46,11 +38,18 @@ pub(super) fn run(args: RunArgs) -> ExitCode {
             super::tell(&problems);
             super::fail("the configuration is wrong, nothing was started")
         }
-        Ok(_) => super::fail("this version cannot run yet"),
+        Ok(config) => report(app::run(config, |_| {})),
     }
 }
 
-/// Runs the demonstration until a signal ends it.
-pub(super) fn demo(_: DemoArgs) -> ExitCode {
-    super::fail("this version cannot run yet")
+/// 0: everything in flight was finished; 1: something was cut; 2: it did not start, or did not run on.
+pub(super) fn report(outcome: Result<Ended, app::Error>) -> ExitCode {
+    match outcome {
+        Ok(Ended::Drained) => ExitCode::SUCCESS,
+        Ok(Ended::Cut(_)) => ExitCode::from(super::FAILED),
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
+            super::fail(&format!("{error}{cause}"))
+        }
+    }
 }

@@ -210,6 +210,7 @@ async fn send<D: Downstream>(
     if let Wire::H1(conn) = &mut remote.wire {
         write_head(conn, request, body);
     }
+    let sent_at = Instant::now();
     let outcome = answer_head(&mut remote, request, down, deadline).await;
     let report = match &outcome {
         Ok(()) => Outcome::Status(request.response.status.as_u16()),
@@ -220,7 +221,9 @@ async fn send<D: Downstream>(
     };
     remote.endpoint.report(report);
     outcome?;
-    request.ctx.upstream_head = Some(request.ctx.started.elapsed());
+    let now = Instant::now();
+    remote.endpoint.answered(now - sent_at);
+    request.ctx.upstream_head = Some(now - request.ctx.started);
     receive(&mut remote, request)?;
     Ok(remote)
 }

@@ -98,6 +98,7 @@ pub async fn send<D: Downstream>(
         cluster,
         permit,
     };
+    let sent_at = Instant::now();
     let mut answer = pin!(answer);
     let outcome = poll_fn(|cx| {
         push_body(cx, &mut remote, request, down)?;
@@ -117,7 +118,9 @@ pub async fn send<D: Downstream>(
     })?;
     let (parts, incoming) = outcome.into_parts();
     remote.endpoint.report(Outcome::Status(parts.status.as_u16()));
-    request.ctx.upstream_head = Some(request.ctx.started.elapsed());
+    let now = Instant::now();
+    remote.endpoint.answered(now - sent_at);
+    request.ctx.upstream_head = Some(now - request.ctx.started);
     convert::response_head(&parts, &mut request.response);
     receive(&mut remote, request, incoming);
     Ok(remote)
