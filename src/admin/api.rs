@@ -178,7 +178,7 @@ pub(super) fn certificates(desk: &Desk, query: &Query) -> Reply {
 }
 
 /// [`crate::snapshot::explain::Explanation`] of `url`, with `method` (GET), any number of `header` (`name: value`), `client` and
-/// `listener`.
+/// `listener`; `format=text` for people.
 pub(super) fn explain(desk: &Desk, query: &Query) -> Reply {
     let Some(url) = query.get("url") else {
         let hint = "such as /api/v1/explain?method=GET&url=https://shop.example.com/api/&header=x-api-key:%20a";
@@ -188,10 +188,23 @@ pub(super) fn explain(desk: &Desk, query: &Query) -> Reply {
     match ExplainRequest::parse(method, url, &query.all("header"), query.get("client")) {
         Ok(request) => {
             let request = ExplainRequest { listener: query.get("listener").map(str::to_owned), ..request };
-            reply::json(&explain_request(&desk.handles.shared.full(), &request))
+            let explanation = explain_request(&desk.handles.shared.full(), &request);
+            if query.get("format") == Some("text") {
+                return reply::text(StatusCode::OK, explanation.to_string());
+            }
+            reply::json(&explanation)
         }
         Err(error) => reply::wrong(StatusCode::BAD_REQUEST, &error.what, &error.hint),
     }
+}
+
+/// Items are [`crate::snapshot::RouteLine`], in the order of precedence; `format=text` for people, whole.
+pub(super) fn precedence(desk: &Desk, query: &Query) -> Reply {
+    let lines = crate::snapshot::list(&desk.handles.shared.full());
+    if query.get("format") == Some("text") {
+        return reply::text(StatusCode::OK, lines.iter().map(|line| format!("{line}\n")).collect::<String>());
+    }
+    reply::json(&query.page(lines.into_iter(), ToString::to_string, |line| line))
 }
 
 /// Items are [`crate::telemetry::ConnectionView`]; `total` counts those without a row, too.

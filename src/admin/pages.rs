@@ -58,6 +58,7 @@ pub(super) static PAGES: &[Page] = &[
     read("/api/v1/config", "generation, time and problems of the configuration that serves", Needs::Api, api::config),
     read("/api/v1/listeners", "what is bound, and what holds for all that comes in there", Needs::Api, api::listeners),
     read("/api/v1/routes", "what is matched, and what is done with it", Needs::Api, api::routes),
+    read("/api/v1/precedence", "routes by host in the order in which they are tried", Needs::Api, api::precedence),
     read("/api/v1/clusters", "upstream services with their endpoints", Needs::Api, api::clusters),
     read("/api/v1/endpoints", "addresses of clusters and their health; ?cluster=NAME", Needs::Api, api::endpoints),
     read("/api/v1/certificates", "certificates that serve, and until when", Needs::Api, api::certificates),

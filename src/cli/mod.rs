@@ -1,9 +1,11 @@
 //! Which commands are there, and who answers each?
 
+mod ask;
 pub mod check;
 pub mod demo;
 mod echo;
 pub mod explain;
+mod offline;
 pub mod routes;
 pub mod run;
 
@@ -156,6 +158,14 @@ fn tell(problems: &[Problem]) {
     }
 }
 
+/// Prints an answer; whoever could not give one has told why.
+fn print(answer: Result<String, ExitCode>, out: &mut dyn Write) -> io::Result<ExitCode> {
+    match answer {
+        Ok(text) => writeln!(out, "{}", text.trim_end()).map(|()| ExitCode::SUCCESS),
+        Err(code) => Ok(code),
+    }
+}
+
 fn version(out: &mut dyn Write) -> io::Result<ExitCode> {
     writeln!(out, "tidegate {}", env!("CARGO_PKG_VERSION"))?;
     Ok(ExitCode::SUCCESS)
@@ -241,6 +251,18 @@ mod tests {
 
     fn parse(line: &str) -> Command {
         Cli::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}")).command
+    }
+
+    /// What a command that looks at files prints.
+    pub(super) fn printed(line: &str) -> String {
+        let mut out = Vec::new();
+        match parse(&format!("tidegate {line}")) {
+            Command::Explain(args) => explain::explain(&args, &mut out).map(drop),
+            Command::Routes(args) => routes::routes(&args, &mut out).map(drop),
+            other => panic!("{other:?}"),
+        }
+        .unwrap();
+        String::from_utf8(out).unwrap()
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Which routes are there, in the order in which they are tried?
 
-use super::{ConfigArgs, Format};
+use super::ask::ask;
+use super::{ConfigArgs, Format, offline};
+use crate::snapshot::{self, RouteLine};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -24,6 +26,46 @@ pub struct RoutesArgs {
 }
 
 /// Prints the list.
-pub(super) fn routes(_: &RoutesArgs, _: &mut dyn Write) -> io::Result<ExitCode> {
-    Ok(super::fail("this version cannot list routes yet"))
+pub(super) fn routes(args: &RoutesArgs, out: &mut dyn Write) -> io::Result<ExitCode> {
+    let answer = match &args.admin {
+        Some(admin) => remote(admin, args.format),
+        None => offline::snapshot(&args.config).map(|snapshot| text(&snapshot::list(&snapshot), args.format)),
+    };
+    super::print(answer, out)
+}
+
+fn text(lines: &[RouteLine], format: Format) -> String {
+    match format {
+        Format::Text => lines.iter().map(|line| format!("{line}\n")).collect(),
+        Format::Json => format!("{:#}", serde_json::json!({ "total": lines.len(), "offset": 0, "items": lines })),
+    }
+}
+
+fn remote(admin: &str, format: Format) -> Result<String, ExitCode> {
+    let query = match format {
+        Format::Text => ("format", "text"),
+        Format::Json => ("limit", "1000000"),
+    };
+    ask(admin, "/api/v1/precedence", &[query])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::printed;
+    use std::fs;
+
+    #[test]
+    fn routes_are_listed_in_order_and_the_unreachable_flagged() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("routes.yaml");
+        let text = "routes:\n  - { path: \"~^/item/[0-9]+$\", to: web }\n  - { path: /, to: web }\nclusters: { web: 127.0.0.1:9 }\n";
+        fs::write(&file, text).unwrap();
+        let line = format!("routes --routes {}", file.display());
+        let text = printed(&line);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("* / -> to web"), "{text}");
+        assert!(lines[1].starts_with("* ~^/item/[0-9]+$ -> to web") && lines[2].contains("unreachable"), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&printed(&format!("{line} --format json"))).unwrap();
+        assert_eq!((json["total"].as_u64(), json["items"][0]["path"].as_str()), (Some(2), Some("/")));
+    }
 }

@@ -1,0 +1,127 @@
+//! What does a proxy that runs say on its admin port?
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::process::ExitCode;
+use std::time::Duration;
+use thiserror::Error;
+
+/// A proxy that does not answer in this time does not answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+enum AskError {
+    #[error("{0:?} is not an admin address; write it as 127.0.0.1:9901")]
+    Address(String),
+    #[error("the admin port {address} does not answer")]
+    Io {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the admin port answers {status}: {body}")]
+    Status { status: u16, body: String },
+    #[error("{0} does not speak HTTP; is it the admin port?")]
+    Garbage(SocketAddr),
+}
+
+/// Asks for a page; what is wrong is told on standard error.
+pub(super) fn ask(admin: &str, path: &str, query: &[(&str, &str)]) -> Result<String, ExitCode> {
+    get(admin, path, query).map_err(|error| {
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        super::fail(&format!("{error}{cause}"))
+    })
+}
+
+/// The body of a 200.
+fn get(admin: &str, path: &str, query: &[(&str, &str)]) -> Result<String, AskError> {
+    let address = resolve(admin)?;
+    let mut target = path.to_owned();
+    for (at, (name, value)) in query.iter().enumerate() {
+        target.push(if at == 0 { '?' } else { '&' });
+        target.push_str(name);
+        target.push('=');
+        escape(value, &mut target);
+    }
+    let answer = exchange(address, &target).map_err(|source| AskError::Io { address, source })?;
+    let text = String::from_utf8_lossy(&answer);
+    let (head, body) = text.split_once("\r\n\r\n").ok_or(AskError::Garbage(address))?;
+    let status = head.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|code| code.parse().ok());
+    match status.ok_or(AskError::Garbage(address))? {
+        200 => Ok(body.to_owned()),
+        status => Err(AskError::Status { status, body: body.trim().to_owned() }),
+    }
+}
+
+/// `:9901` is a port of this machine.
+fn resolve(admin: &str) -> Result<SocketAddr, AskError> {
+    let whole = if admin.starts_with(':') { format!("127.0.0.1{admin}") } else { admin.to_owned() };
+    let wrong = || AskError::Address(admin.to_owned());
+    whole.to_socket_addrs().map_err(|_| wrong())?.next().ok_or_else(wrong)
+}
+
+/// HTTP/1.0, so that the answer ends with the connection and comes in one piece.
+fn exchange(address: SocketAddr, target: &str) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {target} HTTP/1.0\r\nHost: {address}\r\nAccept: */*\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+fn escape(value: &str, out: &mut String) {
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/:".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::thread;
+
+    /// Answers one request with this text; gives back what it was asked.
+    fn answering(answer: &'static str) -> (String, thread::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let asked = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut buffer = [0; 1024];
+            let length = stream.read(&mut buffer).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8(buffer[..length].to_vec()).unwrap()
+        });
+        (address, asked)
+    }
+
+    #[test]
+    fn a_question_is_escaped_and_its_answer_is_the_body() {
+        let (address, asked) = answering("HTTP/1.0 200 OK\r\na: b\r\n\r\nbody\r\n\r\nmore");
+        let body = get(&address, "/x", &[("url", "http://a/?b=c&d"), ("header", "a: \u{e9}")]).unwrap();
+        assert_eq!(body, "body\r\n\r\nmore");
+        assert!(asked.join().unwrap().starts_with("GET /x?url=http://a/%3Fb%3Dc%26d&header=a:%20%C3%A9 HTTP/1.0\r\n"));
+    }
+
+    #[test]
+    fn what_is_no_answer_is_told() {
+        let (address, _asked) = answering("HTTP/1.1 400 Bad\r\n\r\n{\"hint\":1}\n");
+        let error = get(&address, "/x", &[]).unwrap_err().to_string();
+        assert_eq!(error, "the admin port answers 400: {\"hint\":1}");
+        let (address, _asked) = answering("SSH-2.0\r\n");
+        assert!(matches!(get(&address, "/", &[]), Err(AskError::Garbage(_))));
+        assert!(matches!(get("nowhere", "/", &[]), Err(AskError::Address(_))));
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        assert!(matches!(get(&closed, "/", &[]), Err(AskError::Io { .. })));
+    }
+}
