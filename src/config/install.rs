@@ -21,7 +21,7 @@ pub(super) fn parse(place: &str, text: &str, base: &Path, files: &dyn Files) -> 
     let [document] = documents.as_slice() else {
         let what = format!("an install configuration is one document, this text has {}", documents.len());
         return Err(vec![Problem::error(
-            Origin::of(place),
+            Origin::of(place).at("", documents.get(1).map(|second| second.at)),
             what,
             "routes stand in files of their own: sources.routes",
         )]);

@@ -88,11 +88,11 @@ impl<K: Kind> Kind for List<K> {
                 let all: Vec<_> = items.iter().enumerate().map(one).collect();
                 all.into_iter().collect()
             }
-            Value::Text(_) => Some(vec![self.0.decode(node, decoder)?]),
-            _ => {
+            Value::Null => {
                 decoder.mismatch(node, &self.expects());
                 None
             }
+            _ => Some(vec![self.0.decode(node, decoder)?]),
         }
     }
 

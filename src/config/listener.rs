@@ -136,7 +136,7 @@ fn proxy_headers() -> Section<ProxyHeaders> {
 }
 
 fn server() -> impl Kind<Out = ServerHeader> {
-    let words = values::choice("what becomes of Server", &[("keep", false), ("remove", true)]);
+    let words = values::choice("a choice for the Server header", &[("keep", false), ("remove", true)]);
     let set = Section {
         name: "server_header",
         doc: "A Server header of one's own.",

@@ -49,7 +49,7 @@ fn access() -> Section<AccessPolicy> {
             let allow =
                 f.or_default("allow", "Networks let in; when there are any, all others are kept out.", networks());
             let deny = f.or_default("deny", "Networks kept out.", networks());
-            if allow.is_empty() && deny.is_empty() {
+            if !f.has("allow") && !f.has("deny") {
                 f.error("", "neither allow nor deny has a network", "add allow: [10.0.0.0/8] or leave access out");
             }
             Some(AccessPolicy { allow, deny })
@@ -111,6 +111,9 @@ pub fn header_checks() -> impl Kind<Out = Vec<HeaderCheckPolicy>> {
     Shapes::new().map(Mapped(header_check(), |one| vec![one])).list(List(header_check()))
 }
 
+/// The keys of which a block of checks has at least one.
+const KINDS: [&str; 5] = ["require", "forbid", "pattern", "max_length", "one_of"];
+
 fn header_check() -> Section<HeaderCheckPolicy> {
     Section {
         name: "header_checks",
@@ -134,8 +137,8 @@ fn header_check() -> Section<HeaderCheckPolicy> {
             let length = |bytes| Check::MaxLength(usize::try_from(bytes).unwrap_or(usize::MAX));
             checks.extend(longest.into_iter().map(|(name, bytes)| check(name, length(bytes))));
             checks.extend(one_of.into_iter().map(|(name, values)| check(name, Check::OneOf(values))));
-            if checks.is_empty() {
-                f.error("", "this checks nothing", "add require, forbid, pattern, max_length or one_of");
+            if !KINDS.iter().any(|key| f.has(key)) {
+                f.error("", "this checks nothing", format!("add one of {}", KINDS.join(", ")));
             }
             Some(HeaderCheckPolicy { checks, status, audit })
         },

@@ -243,6 +243,8 @@ fn plain_words(error: &ScanError) -> SyntaxError {
         "is a closing quote or bracket missing?"
     } else if info.contains("simple key") || info.contains("mapping values are not allowed") {
         "is a `:` missing, or does a text with `: ` in it need quotes?"
+    } else if info.contains("':' indicator") {
+        "is a closing bracket missing above, or does a text with `: ` in it need quotes?"
     } else if info.contains("',' or") || info.contains("flow") {
         "is a comma or a closing bracket missing? Inside of { } and [ ] a text with , [ ] { } needs quotes"
     } else if info.contains("block") || info.contains("indent") {

@@ -81,7 +81,6 @@ pub(super) fn action(f: &mut Fields<'_, '_>) -> Option<Written> {
 /// `name`, or a list of `name` and `{ cluster, weight }`.
 pub(super) fn clusters() -> impl Kind<Out = Vec<WeightedCluster>> {
     let alone: fn(String) -> WeightedCluster = |cluster| WeightedCluster { cluster, weight: 1 };
-    let one: fn(String) -> Vec<WeightedCluster> = |cluster| vec![WeightedCluster { cluster, weight: 1 }];
     let weighted = Section {
         name: "weighted_cluster",
         doc: "A cluster and its share of the requests.",
@@ -92,8 +91,7 @@ pub(super) fn clusters() -> impl Kind<Out = Vec<WeightedCluster>> {
             Some(WeightedCluster { cluster: cluster?, weight })
         },
     };
-    let item = Shapes::new().text(Mapped(cluster_name(), alone)).map(weighted);
-    Shapes::new().text(Mapped(cluster_name(), one)).list(List(item))
+    List(Shapes::new().text(Mapped(cluster_name(), alone)).map(weighted))
 }
 
 /// `shop/web`, in Kubernetes `namespace/service[:port]`.

@@ -96,7 +96,7 @@ pub(super) fn conditions() -> Section<Match> {
             let doc = "Conditions on the query, compared after percent-decoding.";
             let query = f.or_default("query", doc, strings(values::text("a name")));
             let sources = f.or_default("source", "Networks that the client must be in.", policy::networks());
-            if headers.is_empty() && query.is_empty() && sources.is_empty() {
+            if !["headers", "query", "source"].into_iter().any(|key| f.has(key)) {
                 f.error("", "there is no condition", "add headers, query or source, or leave match out");
             }
             Some(Match { headers, query, sources, ..Match::default() })
