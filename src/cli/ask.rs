@@ -68,7 +68,7 @@ fn exchange(address: SocketAddr, target: &str) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {target} HTTP/1.0\r\nHost: {address}\r\nAccept: */*\r\n\r\n")?;
+    stream.write_all(format!("GET {target} HTTP/1.0\r\nHost: {address}\r\nAccept: */*\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     Ok(answer)
@@ -97,10 +97,15 @@ mod tests {
         let address = listener.local_addr().unwrap().to_string();
         let asked = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
+            // All of it: closing with something unread would reset the connection.
+            let mut asked = Vec::new();
             let mut buffer = [0; 1024];
-            let length = stream.read(&mut buffer).unwrap();
+            while !asked.ends_with(b"\r\n\r\n") {
+                let length = stream.read(&mut buffer).unwrap();
+                asked.extend_from_slice(&buffer[..length]);
+            }
             stream.write_all(answer.as_bytes()).unwrap();
-            String::from_utf8(buffer[..length].to_vec()).unwrap()
+            String::from_utf8(asked).unwrap()
         });
         (address, asked)
     }

@@ -55,14 +55,23 @@ pub fn write(head: &mut RequestHead, ctx: &RequestContext, listener: &ListenerSp
         let mut port = Text::<8>::default();
         port.decimal(head.port.unwrap_or(ctx.client_scheme.default_port()));
         let fields = &mut head.fields;
-        fields.append(FieldId::XForwardedFor, peer.as_bytes());
+        // Mostly nothing is there (what untrusted clients say is dropped), which one walk tells.
+        let any = fields.iter().any(|field| {
+            use FieldId::{XForwardedFor, XForwardedHost, XForwardedPort, XForwardedProto};
+            matches!(field.id, XForwardedFor | XForwardedHost | XForwardedPort | XForwardedProto)
+        });
+        if any {
+            fields.append(FieldId::XForwardedFor, peer.as_bytes());
+        } else {
+            fields.push_known(FieldId::XForwardedFor, peer.as_bytes());
+        }
         // What a trusted proxy said of these is what the client said to it.
         for (id, value) in [
             (FieldId::XForwardedProto, ctx.client_scheme.as_str().as_bytes()),
             (FieldId::XForwardedHost, host.as_bytes()),
             (FieldId::XForwardedPort, port.as_bytes()),
         ] {
-            if !fields.has(id) {
+            if !any || !fields.has(id) {
                 fields.push_known(id, value);
             }
         }

@@ -50,11 +50,29 @@ impl PathRule {
         };
         // Two exact paths, or two prefixes of one length, never match the same request; expressions may, and go by the other
         // criteria first.
-        let text = |rule: &Self| match rule {
-            Self::Regex { .. } => String::new(),
-            Self::Exact(text) | Self::Prefix(text) => text.to_string(),
-        };
-        key(self).cmp(&key(other)).then_with(|| text(self).cmp(&text(other)))
+        key(self).cmp(&key(other)).then_with(|| self.literal().cmp(other.literal()))
+    }
+
+    fn literal(&self) -> &str {
+        match self {
+            Self::Exact(text) | Self::Prefix(text) => text,
+            Self::Regex { .. } => "",
+        }
+    }
+
+    /// Paths, as [`Self::text`] writes them, of which a rule that comes first may cover this one.
+    pub(super) fn covered_by(&self) -> Vec<String> {
+        let mut all = vec![self.text()];
+        if let Self::Regex { source, .. } = self {
+            let literal = literal_segments(source).unwrap_or("/");
+            all.extend(
+                literal
+                    .char_indices()
+                    .filter(|(_, c)| *c == '/')
+                    .filter_map(|(at, _)| literal.get(..=at).map(str::to_owned)),
+            );
+        }
+        all
     }
 
     /// Whether it matches; what [`Paths`] is tested against, and what `explain` uses.

@@ -5,7 +5,7 @@ use super::host;
 use super::predicate::Conditions;
 use super::{Route, Table};
 use crate::model::HostPattern;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A route that never takes a request, because others take all of its requests first.
@@ -39,18 +39,18 @@ impl Table {
     /// Routes of which it is certain that each of their requests is taken by a route of the same host that comes first. What
     /// several routes shadow only together is not found.
     pub fn shadowed(&self) -> Vec<Shadowed> {
-        let mut by_host: BTreeMap<&HostPattern, Vec<&Arc<Route>>> = BTreeMap::new();
+        let mut by_path: HashMap<(&HostPattern, String), Vec<&Arc<Route>>> = HashMap::new();
         for route in self.routes() {
             for host in hosts(route) {
-                by_host.entry(host).or_default().push(route);
+                by_path.entry((host, route.path.text())).or_default().push(route);
             }
         }
         let mut found = Vec::new();
         for route in self.routes() {
             let mut by: Vec<Arc<Route>> = Vec::new();
             let hidden = hosts(route).iter().all(|host| {
-                let before = by_host.get(host).and_then(|routes| shadow(routes, route));
-                before.map(|first| by.push(Arc::clone(first))).is_some()
+                let mut near = route.path.covered_by().into_iter().filter_map(|path| by_path.get(&(host, path)));
+                near.find_map(|routes| shadow(routes, route)).map(|first| by.push(Arc::clone(first))).is_some()
             });
             if hidden {
                 by.dedup_by(|a, b| Arc::ptr_eq(a, b));
@@ -64,16 +64,12 @@ impl Table {
 /// The first of these that takes every request of `route`. Only a route of the same path, or a prefix before an expression,
 /// can: whatever else comes first is narrower.
 fn shadow<'a>(routes: &[&'a Arc<Route>], route: &Arc<Route>) -> Option<&'a Arc<Route>> {
-    // Routes of one path stand together, so a look back from the route's own place ends soon for all but expressions.
-    let own = routes.partition_point(|other| other.precedence(route).is_lt());
-    let before = routes.get(..own)?;
-    let is_regex = matches!(route.path, super::PathRule::Regex { .. });
-    before
-        .iter()
-        .rev()
-        .take_while(|other| is_regex || other.path.covers(&route.path))
-        .find(|other| other.path.covers(&route.path) && Conditions::imply(&route.spec.matches, &other.spec.matches))
-        .copied()
+    let takes_all = |other: &&Arc<Route>| {
+        other.precedence(route).is_lt()
+            && other.path.covers(&route.path)
+            && Conditions::imply(&route.spec.matches, &other.spec.matches)
+    };
+    routes.iter().copied().find(takes_all)
 }
 
 #[cfg(test)]

@@ -52,17 +52,13 @@ impl<const N: usize> Text<N> {
 
     /// Sixteen hexadecimal digits.
     pub(super) fn hex(&mut self, number: u64) {
-        for nibble in (0..16).rev() {
-            let digit = u8::try_from((number >> (nibble * 4)) & 15).unwrap_or(0);
-            self.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
+        let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+        let mut digits = [0; 16];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+            pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
         }
-    }
-
-    fn push(&mut self, byte: u8) {
-        if let Some(place) = self.bytes.get_mut(self.len) {
-            *place = byte;
-            self.len += 1;
-        }
+        let written = self.write_str(std::str::from_utf8(&digits).unwrap_or_default());
+        debug_assert!(written.is_ok(), "identifiers are made for their size");
     }
 }
 
