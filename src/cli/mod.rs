@@ -62,8 +62,8 @@ enum Command {
     #[command(after_help = "Editors with the YAML language server take it from a first line such as\n  \
                             # yaml-language-server: $schema=routes.schema.json")]
     Schema {
-        /// Which kind of file
-        kind: SchemaKind,
+        /// Which kind of file; default: both, as one object
+        kind: Option<SchemaKind>,
     },
     /// Print the version
     Version,
@@ -88,16 +88,20 @@ pub enum SchemaKind {
 }
 
 impl SchemaKind {
-    /// The schema as it is committed under `config/`.
-    pub fn text(self) -> String {
-        let schema = match self {
+    /// The schema.
+    pub fn schema(self) -> serde_json::Value {
+        match self {
             Self::Install => {
                 let doc = "The install configuration of Tidegate: listeners, certificates, limits, telemetry. Read once, at the start.";
                 Schema::of("Tidegate install configuration", doc, &install::root())
             }
             Self::Routes => grammar::schema(),
-        };
-        format!("{schema:#}\n")
+        }
+    }
+
+    /// The schema as it is committed under `config/`.
+    pub fn text(self) -> String {
+        format!("{:#}\n", self.schema())
     }
 }
 
@@ -131,7 +135,7 @@ fn answer(cli: Cli) -> ExitCode {
         Command::Check(args) => check::check(&args, &mut out),
         Command::Explain(args) => explain::explain(&args, &mut out),
         Command::Routes(args) => routes::routes(&args, &mut out),
-        Command::Schema { kind } => out.write_all(kind.text().as_bytes()).map(|()| ExitCode::SUCCESS),
+        Command::Schema { kind } => schema(kind, &mut out),
         Command::Version => version(&mut out),
         Command::Completions { shell } => completions(shell, &mut out),
         Command::Man => manual(&mut out),
@@ -164,6 +168,18 @@ fn print(answer: Result<String, ExitCode>, out: &mut dyn Write) -> io::Result<Ex
         Ok(text) => writeln!(out, "{}", text.trim_end()).map(|()| ExitCode::SUCCESS),
         Err(code) => Ok(code),
     }
+}
+
+fn schema(kind: Option<SchemaKind>, out: &mut dyn Write) -> io::Result<ExitCode> {
+    match kind {
+        Some(kind) => out.write_all(kind.text().as_bytes())?,
+        None => {
+            let both =
+                serde_json::json!({ "install": SchemaKind::Install.schema(), "routes": SchemaKind::Routes.schema() });
+            writeln!(out, "{both:#}")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn version(out: &mut dyn Write) -> io::Result<ExitCode> {

@@ -41,7 +41,8 @@ pub fn root() -> Section<Config> {
 fn fields(f: &mut Fields<'_, '_>) -> Option<Config> {
     let doc = "The addresses to listen on, by name. At least one.";
     let name = || values::name("a name");
-    let listeners = f.required("listeners", doc, Names { key: name(), value: listener::listener(), each: false });
+    let listeners =
+        f.required("listeners", doc, Names { key: listener::name(), value: listener::listener(), each: false });
     let doc = "Certificates by the name that listeners and routes refer to.";
     let files = Names { key: name(), value: tls::certificate_files(), each: false };
     let certificates = f.or_default("certificates", doc, files);
@@ -113,7 +114,20 @@ fn spread(
             specs.push(ListenerSpec { name, origin: origin.clone(), address: *address, ..value.spec.clone() });
         }
     }
+    refuse_shared(f, &specs);
     (specs, bindings)
+}
+
+/// Sockets are opened so that several may listen at one address: two listeners there would take each other's connections.
+fn refuse_shared(f: &mut Fields<'_, '_>, specs: &[ListenerSpec]) {
+    for (index, spec) in specs.iter().enumerate() {
+        let same = |other: &&ListenerSpec| other.address == spec.address && spec.address.port() != 0;
+        if let Some(other) = specs.iter().take(index).find(same) {
+            let what =
+                format!("the listeners {:?} and {:?} have the same address {}", other.name, spec.name, spec.address);
+            f.error("listeners", what, "give each a port of its own");
+        }
+    }
 }
 
 /// A listener of several addresses is one for each of them.
@@ -207,6 +221,21 @@ mod tests {
         assert_eq!(config.telemetry.access_log.format, AccessFormat::Off);
         let config = load(&format!("{base}{{ access_log: {{ format: combined, path: a.log }} }}")).unwrap();
         assert_eq!(config.telemetry.access_log.to, Access::File("/etc/gate/a.log".into()));
+    }
+
+    #[test]
+    fn two_listeners_cannot_share_an_address() {
+        let shared = "listeners: { a: { address: 127.0.0.1:80 }, b: { address: [127.0.0.1:81, 127.0.0.1:80] } }";
+        assert!(mistakes(shared)[0].contains("\"a\" and \"b#2\" have the same address"), "{:?}", mistakes(shared));
+        let free = "listeners: { a: { address: 127.0.0.1:0 }, b: { address: 127.0.0.1:0 } }";
+        assert!(load(free).is_ok());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "(listeners|http|address|tls|limits|workers|: |\\{|\\}|\\[|\\]|, |\n|  |:80|1|\"|x){0,30}") {
+            let _ = load(&text);
+        }
     }
 
     #[test]

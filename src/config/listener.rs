@@ -7,7 +7,7 @@ use super::tls::{certificate_name, certificate_names, client_auth};
 use super::values;
 use crate::model::{
     HttpsRedirect, Limits, ListenerProtocol, ListenerSpec, Policy, ProxyHeaders, ServerHeader, TimeoutSpec, TlsSpec,
-    TlsVersion,
+    TlsVersion, ValueError,
 };
 use std::net::SocketAddr;
 
@@ -31,6 +31,16 @@ pub(super) fn listener() -> Section<Written> {
         doc: "A bound address and port, its protocol and TLS, and what holds for everything that comes in there.",
         fields: written,
     }
+}
+
+/// A name without `#`, which tells the addresses of one listener apart.
+pub(super) fn name() -> Scalar<String> {
+    let any = values::name("the name of a listener");
+    let parse = move |text: &str| match (any.parse)(text)? {
+        name if name.contains('#') => Err(ValueError::new(format!("{text:?} has a #"), "leave it out")),
+        name => Ok(name),
+    };
+    Scalar { parse: Box::new(parse), ..values::name("the name of a listener") }
 }
 
 fn written(f: &mut Fields<'_, '_>) -> Option<Written> {
@@ -188,7 +198,7 @@ fn size() -> Scalar<u32> {
     Scalar {
         expects: bytes.expects,
         parse: Box::new(move |t| {
-            let small = || crate::model::ValueError::new(format!("{t:?} is too small"), "write 512 bytes or more");
+            let small = || ValueError::new(format!("{t:?} is too small"), "write 512 bytes or more");
             let value = (bytes.parse)(t)?;
             u32::try_from(value).ok().filter(|v| *v >= 512).ok_or_else(small)
         }),

@@ -43,10 +43,11 @@ impl Source for FileSource {
                 if !followed.more && !reading.doubt {
                     break;
                 }
-                if reading.doubt {
+                let sure = reading.doubt;
+                if sure {
                     tokio::time::sleep(DOUBT).await;
                 }
-                (reader, reading) = read(reader, true).await;
+                (reader, reading) = read(reader, sure).await;
             }
             reading.problems.extend(troubles.into_iter().map(unwatched));
             feed.deliver(reading.fragment, reading.problems);
