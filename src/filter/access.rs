@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Compiled networks: denied ones win, then an empty allow list lets everyone in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Access {
     allow: Box<[IpNet]>,
     deny: Box<[IpNet]>,

@@ -9,7 +9,7 @@ use http::StatusCode;
 use std::sync::Arc;
 
 /// A limit in bytes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct BodyLimit {
     bytes: u64,
     detail: Arc<str>,

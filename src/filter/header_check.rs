@@ -8,14 +8,14 @@ use regex::bytes::Regex;
 use std::sync::Arc;
 
 /// Compiled checks; the first that fails answers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HeaderCheck {
     checks: Box<[Compiled]>,
     status: StatusCode,
     audit: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Compiled {
     name: Name,
     rule: Rule,
@@ -23,7 +23,7 @@ struct Compiled {
 }
 
 /// Expressions see raw bytes: a value that is not UTF-8 is matched as it is and never skipped.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Rule {
     Required,
     Forbidden,

@@ -5,7 +5,7 @@ use crate::message::{FieldId, Fields, Name};
 use crate::model::{FieldName, HeaderEdit, ValueError};
 
 /// Compiled edits, done in this order: remove, set, add.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct HeaderEdits {
     remove: Box<[Name]>,
     set: Box<[(Name, Box<[u8]>)]>,

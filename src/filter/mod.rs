@@ -22,7 +22,7 @@ use header_edit::HeaderEdits;
 use rewrite::Rewrite;
 
 /// One compiled policy. The order of the variants is the order of the stages.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Filter {
     /// Stage 1: client addresses.
     Access(Access),
@@ -105,7 +105,7 @@ impl Verdict {
 }
 
 /// The compiled policies of a listener or of a route, sorted by stage.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Chain {
     filters: Box<[Filter]>,
     body_limit: Option<u64>,

@@ -13,7 +13,7 @@ use regex::Regex;
 use std::sync::Arc;
 
 /// A compiled rewrite of path and host.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Rewrite {
     path: Option<PathEdit>,
     host: Option<(Box<str>, Option<u16>)>,
@@ -58,7 +58,7 @@ impl Rewrite {
 }
 
 /// A compiled replacement of a path; redirects use the same.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum PathEdit {
     /// The whole path.
     Full(Box<str>),

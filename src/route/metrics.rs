@@ -5,7 +5,7 @@ use crate::telemetry::families::{self, CLASSES, class_index};
 use crate::telemetry::metrics::{Counter, Histogram, Registry};
 
 /// Handles of one route, resolved when it was compiled. The label is the route's name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RouteMetrics {
     /// Body bytes received from clients.
     pub request_bytes: Counter,
@@ -17,7 +17,7 @@ pub struct RouteMetrics {
     filters: Box<[FilterMetrics]>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct FilterMetrics {
     filter: &'static str,
     refused: Counter,

@@ -44,7 +44,7 @@ use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
 /// One route, compiled: match, filters, action.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Route {
     /// As it was said.
     pub spec: Arc<RouteSpec>,
@@ -59,7 +59,7 @@ pub struct Route {
 }
 
 /// What is done with a request that matches.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Action {
     /// Send it to a cluster.
     Forward(Target),
@@ -75,7 +75,7 @@ pub enum Action {
 }
 
 /// A direct response, ready to be sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Respond {
     /// Status.
     pub status: StatusCode,
@@ -146,6 +146,13 @@ impl Route {
             path: PathRule::compile(&spec.matches.path).ok()?,
             conditions: Conditions::compile(&spec.matches).ok()?,
         })
+    }
+
+    /// The same route, said at another place. Nothing is compiled again: a line put in at the top of a file moves all routes
+    /// below it, and their expressions cost more than everything else.
+    #[must_use]
+    pub fn moved(&self, spec: &Arc<RouteSpec>) -> Self {
+        Self { spec: Arc::clone(spec), ..self.clone() }
     }
 
     /// The clusters it forwards to.

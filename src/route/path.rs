@@ -10,7 +10,7 @@ use regex::bytes::Regex;
 use std::cmp::{Ordering, Reverse};
 
 /// A compiled [`PathMatch`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum PathRule {
     /// The whole path.
     Exact(Box<str>),

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 
 /// Compiled conditions, all of which must hold. Where a header or parameter is there more than once, one value that matches is
 /// enough.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Conditions {
     none: bool,
     methods: Box<[Method]>,
@@ -20,7 +20,7 @@ pub(super) struct Conditions {
     sources: Box<[IpNet]>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Rule {
     Exact(Box<[u8]>),
     Regex(Regex),

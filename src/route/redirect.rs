@@ -7,7 +7,7 @@ use http::StatusCode;
 use std::fmt::Write;
 
 /// A compiled redirect; what it does not say is taken from the request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Redirect {
     /// 301, 302, 303, 307 or 308.
     pub status: StatusCode,

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Clusters by weight. There is always one to choose.
+#[derive(Clone)]
 pub struct Target {
     first: Arc<Cluster>,
     /// Each further cluster with the sum of the weights before it.

@@ -107,14 +107,14 @@ impl Compiler<'_> {
 
     fn route(&mut self, spec: &RouteSpec, clusters: &Clusters) -> Option<Arc<Route>> {
         let previous = self.previous.routes.get(&spec.name);
-        if let Some(route) = previous
-            && *route.spec == *spec
-            && !is_broken(route)
-            && still_there(route, clusters)
-        {
+        let usable = previous.filter(|route| !is_broken(route) && still_there(route, clusters));
+        if let Some(route) = usable.filter(|route| *route.spec == *spec) {
             return Some(Arc::clone(route));
         }
         let spec = Arc::new(spec.clone());
+        if let Some(route) = usable.filter(|route| only_moved(&route.spec, &spec)) {
+            return Some(Arc::new(route.moved(&spec)));
+        }
         match Route::compile(&spec, |name| clusters.get(name).map(|held| Arc::clone(&held.cluster)), self.registry) {
             Ok(route) => Some(Arc::new(route)),
             Err(faults) => self.refused(&spec, &faults, previous, clusters),
@@ -286,6 +286,12 @@ fn identity(routes: &[Arc<Route>]) -> Vec<*const Route> {
 pub(super) fn same_but_endpoints(a: &ClusterSpec, b: &ClusterSpec) -> bool {
     let bare = |spec: &ClusterSpec| ClusterSpec { endpoints: Vec::new(), origin: Origin::default(), ..spec.clone() };
     bare(a) == bare(b)
+}
+
+/// Whether two routes differ by the place where they were said, and by nothing else.
+fn only_moved(old: &RouteSpec, new: &RouteSpec) -> bool {
+    // The age decides between routes that match alike, so it is more than a place.
+    old.origin.created == new.origin.created && RouteSpec { origin: new.origin.clone(), ..old.clone() } == *new
 }
 
 fn is_broken(route: &Route) -> bool {

@@ -158,6 +158,17 @@ fn what_did_not_change_is_the_same() {
 }
 
 #[test]
+fn a_route_that_only_moved_says_its_new_place() {
+    let mut model = model(vec![to("r", "/r", "c")], &["c"]);
+    let before = first(&model);
+    model.wanted.routes[0].origin.key = "routes[1]".into();
+    let (after, _) = compile(&model, &before, &registry());
+    assert_eq!(after.routes["r"].spec.origin.key, "routes[1]");
+    assert!(Arc::ptr_eq(&after.listeners[0].table.routes()[0], &after.routes["r"]));
+    assert!(still_there(&after.routes["r"], &after.clusters));
+}
+
+#[test]
 fn listeners_with_the_same_routes_share_one_table() {
     let mut model = model(vec![to("r", "/r", "c"), to("s", "/s", "c")], &["c"]);
     model.wanted.listeners.extend([listener("b"), listener("c")]);
