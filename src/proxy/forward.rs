@@ -15,6 +15,7 @@ use crate::upstream::{
     AdmitError, Cluster, ConnectError, Endpoint, EndpointId, Outcome, Permit, PickError, UpstreamStream, connect,
 };
 use http::{Method, StatusCode};
+use smallvec::SmallVec;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -33,7 +34,7 @@ struct Attempts<'a> {
     route: Arc<Route>,
     cluster: Arc<Cluster>,
     hash: Option<u64>,
-    tried: Vec<EndpointId>,
+    tried: SmallVec<[EndpointId; 4]>,
     made: u32,
     /// Connections refused in this attempt.
     refused: u32,
@@ -56,7 +57,7 @@ pub async fn forward<D: Downstream>(
     cluster.budget().on_request();
     let hash = cluster.hash(&request.head, &request.ctx);
     let mut attempts =
-        Attempts { connection, route, cluster, hash, tried: Vec::new(), made: 0, refused: 0, fresh: false, body };
+        Attempts { connection, route, cluster, hash, tried: SmallVec::new(), made: 0, refused: 0, fresh: false, body };
     loop {
         attempts.made += 1;
         let result = attempts.attempt(request, down, deadline).await;
@@ -359,6 +360,10 @@ fn receive(remote: &mut Remote, request: &mut Request) -> Result<(), ProxyError>
     }
     if body != BodyKind::Tunnel {
         hop::strip(&mut response.fields, options);
+    }
+    if response.status == StatusCode::NO_CONTENT {
+        // RFC 9110 section 8.6: some upstreams send `Content-Length: 0` all the same.
+        response.fields.remove(FieldId::ContentLength);
     }
     Ok(())
 }

@@ -35,6 +35,17 @@ pub(super) async fn linger(conn: &mut Conn<Io>, deadline: &mut Deadline) {
     .await;
 }
 
+/// Tells a TLS client that nothing was cut off (RFC 8446 section 6.1), if that can be done at once.
+pub(super) async fn goodbye(conn: &mut Conn<Io>) {
+    if conn.stream().is_tls() {
+        poll_fn(|cx| {
+            let _ = conn.poll_shutdown(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
 /// Ends with a reset, so that a response without a length cannot be taken for whole.
 pub(super) fn abort(conn: &Conn<Io>) {
     let _ = SockRef::from(conn.stream().tcp()).set_linger(Some(Duration::ZERO));

@@ -16,7 +16,7 @@ use crate::message::{FieldId, Io, Version, hop};
 use crate::model::ListenerSpec;
 use crate::snapshot::ListenerSnapshot;
 use crate::telemetry::connections::Spoken;
-use closing::{abort, linger};
+use closing::{abort, goodbye, linger};
 use response::{own, relay, switch};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -49,6 +49,7 @@ pub async fn serve(mut conn: Conn<Io>, connection: Rc<Connection>, sniff: bool) 
     loop {
         let listener = connection.listener();
         if conn.input().is_empty() && !wait(&mut conn, &listener.spec, served, &mut drained, &mut deadline).await {
+            goodbye(&mut conn).await;
             return None;
         }
         if served == 0 {
