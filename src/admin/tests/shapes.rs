@@ -141,6 +141,19 @@ async fn a_request_that_nobody_sent_is_explained() {
 }
 
 #[tokio::test]
+async fn routes_are_listed_in_their_order_and_people_get_text() {
+    let port = serving(&sample()).await;
+    let page = port.get("/api/v1/precedence").await.json();
+    let total = page["total"].as_u64().unwrap();
+    assert!(total > 0 && page["items"][0]["route"].is_string(), "{page}");
+    let text = port.get("/api/v1/precedence?format=text").await.body;
+    assert!(text.lines().count() as u64 >= total && text.contains(" -> "), "{text}");
+    let text =
+        port.get("/api/v1/explain?method=POST&url=http://a.example.com/b&header=x-a:%201&format=text").await.body;
+    assert!(text.contains("listener  http") && text.contains("route     b"), "{text}");
+}
+
+#[tokio::test]
 async fn problems_say_where_and_what() {
     let mut port = port(AdminConfig::default(), false).await;
     let position = Some(Position { line: 3, column: 7 });
