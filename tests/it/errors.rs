@@ -80,15 +80,6 @@ async fn the_body_of_an_error_is_what_the_client_accepts() {
 }
 
 #[tokio::test]
-async fn an_error_names_its_request_so_that_it_can_be_found_in_the_log() {
-    let proxy = routes(everything_to(&[])).start().await;
-    let response = proxy.client().await.request("GET", "a.test", "/", &[("Accept", "application/json")], b"").await;
-    let record = proxy.access_log(1).await.remove(0);
-    let id = record["request_id"].as_str().unwrap();
-    assert!(response.text().contains(id) || response.get("x-request-id") == Some(id), "{id}: {response:?}");
-}
-
-#[tokio::test]
 async fn an_error_page_repeats_nothing_that_the_client_sent() {
     let proxy = routes(everything_to(&[])).start().await;
     let fields = [("Accept", "text/html"), ("User-Agent", "<script>x</script>")];

@@ -4,6 +4,7 @@ use crate::harness::h2::{Exchange, H2Upstream};
 use crate::harness::proxy::{Proxy, everything_to, everything_to_with, items, routes};
 use crate::harness::until;
 use crate::harness::upstream::{Peer, Refusing, Upstream};
+use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -33,8 +34,13 @@ const CHECK: &str =
 async fn wait_for_state(proxy: &Proxy, endpoint: &str, state: &str) {
     until(state, || async {
         let all = items(&proxy.api("endpoints").await);
-        let found = all.iter().find(|e| e["address"] == endpoint)?.clone();
-        (found["state"] == state).then_some(())
+        let found = all.iter().find(|e| e["address"] == endpoint)?;
+        let now = match (&found["ejected"], &found["healthy"]) {
+            (Value::Bool(true), _) => "ejected",
+            (_, Value::Bool(true)) => "healthy",
+            _ => "unhealthy",
+        };
+        (now == state).then_some(())
     })
     .await;
 }

@@ -180,7 +180,8 @@ async fn without_free_file_descriptors_it_backs_off_and_recovers() {
     let proxy = routes(everything_to(&[&up])).section("workers", "1").start().await;
     let http = proxy.http().await;
     let open = std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap().count();
-    let limit = rustix::process::Rlimit { current: Some(open as u64 + 8), maximum: None };
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let limit = rustix::process::Rlimit { current: Some(open as u64 + 8), maximum: hard };
     let pid = rustix::process::Pid::from_raw(proxy.pid().try_into().unwrap());
     let before = rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).unwrap();
     let mut held = Vec::new();

@@ -51,8 +51,7 @@ async fn a_version_that_is_not_spoken_is_answered_505() {
 
 #[tokio::test]
 async fn heads_over_the_limit_are_answered_431_and_targets_414() {
-    let proxy =
-        routes(everything_to(&[])).http("limits: { head_bytes: 4096, target_bytes: 1024, headers: 20 }").start().await;
+    let proxy = routes(everything_to(&[])).http("limits: { head: 4KiB, target: 1KiB, headers: 20 }").start().await;
     let head = "GET / HTTP/1.1\r\nHost: a.test\r\n";
     let long = "x".repeat(5000);
     proxy.client().await.refused(format!("{head}X-A: {long}\r\n\r\n"), 431).await;
@@ -362,7 +361,7 @@ async fn a_client_that_vanishes_ends_the_upstream_request() {
     up.wait_for_requests(1).await;
     let log = proxy.access_log(0).await;
     assert!(log.is_empty());
-    drop(client);
+    client.reset();
     let record = proxy.access_log(1).await.remove(0);
     assert_eq!(record["status"], 499, "{record}");
 }

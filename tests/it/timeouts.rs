@@ -50,7 +50,7 @@ async fn a_kept_connection_ends_when_nothing_comes_for_long() {
 #[tokio::test]
 async fn a_request_body_that_stops_coming_is_408() {
     let up = Upstream::hanging().await;
-    let proxy = routes(everything_to(&[&up])).http("timeouts: { idle: 200ms }").start().await;
+    let proxy = routes(route_to(&[&up], "idle_timeout: 200ms", "outlier: off")).start().await;
     let mut client = proxy.client().await;
     client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10\r\n\r\nhalf").await;
     let response = client.response().await;

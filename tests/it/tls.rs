@@ -37,14 +37,21 @@ async fn the_certificate_follows_the_server_name_exact_before_wildcard() {
 #[tokio::test]
 async fn an_unknown_server_name_and_none_at_all_get_an_alert() {
     let authority = Authority::new("tests");
-    let proxy =
-        routes(everything_to(&[])).https("").certificate("a", &authority.issue(&["a.test", "127.0.0.1"])).start().await;
+    let proxy = routes(everything_to(&[])).https("").certificate("a", &authority.issue(&["a.test"])).start().await;
     let (https, config) = (proxy.https().await, authority.client(H1));
     for name in ["b.test", "x.a.test", "127.0.0.1"] {
         let error = shown(https, &config, name).await.unwrap_err();
         assert!(error.contains("alert"), "{name}: {error}");
     }
     proxy.wait_for_metric("tidegate_tls_handshake_failures_total", &[], 3.0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_knows_an_address_alone_gets_the_certificate_of_that_address() {
+    let authority = Authority::new("tests");
+    let (name, address) = (authority.issue(&["a.test"]), authority.issue(&["127.0.0.1"]));
+    let proxy = routes(everything_to(&[])).https("").certificate("a", &name).certificate("b", &address).start().await;
+    assert_eq!(shown(proxy.https().await, &authority.client(H1), "127.0.0.1").await, Ok(address.der()));
 }
 
 #[tokio::test]

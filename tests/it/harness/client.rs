@@ -45,6 +45,11 @@ impl Client {
         Self::over(tls(address, config, name).await.unwrap())
     }
 
+    /// Tears the connection down.
+    pub fn reset(self) {
+        self.wire.reset();
+    }
+
     pub fn over(io: impl Io + 'static) -> Self {
         Self { wire: Wire::new(io) }
     }

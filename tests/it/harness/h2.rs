@@ -58,7 +58,10 @@ impl H2Client {
     }
 
     async fn over(io: impl super::wire::Io + 'static) -> Self {
-        let (send, connection) = within("the HTTP/2 preface", ::h2::client::handshake(io)).await.unwrap();
+        // A window of the connection that no single stream can fill.
+        let mut builder = ::h2::client::Builder::new();
+        let handshake = builder.initial_connection_window_size(16 * 1024 * 1024).handshake(io);
+        let (send, connection) = within("the HTTP/2 preface", handshake).await.unwrap();
         Self { send, driver: tokio::spawn(connection) }
     }
 

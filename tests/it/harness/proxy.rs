@@ -238,7 +238,7 @@ impl Proxy {
         let all = self.api("listeners").await;
         let found = items(&all).iter().find(|l| l["name"] == listener).cloned();
         let found = found.unwrap_or_else(|| panic!("no listener {listener}: {all}"));
-        found["address"].as_str().and_then(|a| a.parse().ok()).unwrap_or_else(|| panic!("no address: {found}"))
+        found["bound"].as_str().and_then(|a| a.parse().ok()).unwrap_or_else(|| panic!("not bound: {found}"))
     }
 
     pub async fn http(&self) -> SocketAddr {
@@ -292,7 +292,7 @@ impl Proxy {
             let name = line.split(['{', ' ']).next().unwrap_or_default();
             name == family && labels.iter().all(|label| line.contains(label))
         });
-        series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+        series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).fold(0.0, |sum, value| sum + value)
     }
 
     /// Waits until the sum of a metric's series is at least so much.
@@ -345,11 +345,16 @@ impl Proxy {
         status["generation"].as_u64().unwrap_or_else(|| panic!("no generation: {status}"))
     }
 
+    /// Changes published so far; a change of endpoints alone is one, and keeps the generation.
+    pub async fn published(&self) -> f64 {
+        self.metric("tidegate_config_publishes_total", &["result=\"published\""]).await
+    }
+
     /// Writes other routes and waits until they serve.
     pub async fn reload(&self, routes: impl AsRef<[u8]>) {
-        let before = self.generation().await;
+        let before = self.published().await;
         self.write("routes.yaml", routes);
-        until("the next generation", || async { (self.generation().await > before).then_some(()) }).await;
+        until("the change to be published", || async { (self.published().await > before).then_some(()) }).await;
     }
 
     pub fn pid(&self) -> u32 {
