@@ -40,6 +40,37 @@ pub trait BodySource {
     fn take_trailers(&mut self) -> Result<Option<Fields>, BodyError>;
 }
 
+/// A body that may have so many bytes and no more: beyond them nothing is handed on, so that nobody takes it for whole.
+#[derive(Debug)]
+pub struct Limited<'a, B> {
+    /// Where it comes from.
+    pub source: &'a mut B,
+    /// Bytes that may still come.
+    pub left: u64,
+}
+
+impl<B: BodySource> BodySource for Limited<'_, B> {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<usize>, BodyError>> {
+        match self.source.poll_data(cx) {
+            Poll::Ready(Ok(Some(n))) if n as u64 > self.left => Poll::Ready(Err(BodyError::TooLarge)),
+            other => other,
+        }
+    }
+
+    fn data(&self) -> &[u8] {
+        self.source.data()
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.left = self.left.saturating_sub(n as u64);
+        self.source.consume(n);
+    }
+
+    fn take_trailers(&mut self) -> Result<Option<Fields>, BodyError> {
+        self.source.take_trailers()
+    }
+}
+
 /// What is at the front of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Front {

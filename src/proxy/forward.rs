@@ -6,7 +6,7 @@ use super::remote::{Remote, Wire};
 use super::request::{Downstream, Request};
 use super::retry::{self, Attempt};
 use super::worker::Connection;
-use crate::http1::{BodyError, BodyKind, BodyWriter, Conn, Deadline, HeadLimits, ReadHeadError, RelayError};
+use crate::http1::{BodyError, BodyKind, BodyWriter, Conn, Deadline, HeadLimits, Limited, ReadHeadError, RelayError};
 use crate::http1::{compose, framing};
 use crate::message::{FieldId, Version, hop};
 use crate::model::UpstreamProtocol;
@@ -323,16 +323,14 @@ pub(super) fn push_body<D: Downstream>(
     if remote.sent {
         return Ok(());
     }
-    match remote.poll_push(cx, down, &mut request.ctx.bytes_in) {
+    let left = request.body_limit.map_or(u64::MAX, |limit| limit.saturating_sub(request.ctx.bytes_in));
+    match remote.poll_push(cx, &mut Limited { source: down, left }, &mut request.ctx.bytes_in) {
         Poll::Ready(Ok(())) => remote.sent = true,
         Poll::Ready(Err(RelayError::Source(error))) => return Err(body_failed(error)),
         Poll::Ready(Err(RelayError::Sink(_))) => (remote.sent, remote.refused) = (true, true),
         Poll::Pending => {}
     }
-    match request.body_limit {
-        Some(limit) if request.ctx.bytes_in > limit => Err(ProxyError::BodyTooLarge),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn body_failed(error: BodyError) -> ProxyError {

@@ -1,7 +1,6 @@
 //! What is the upstream's side of a request in flight, over HTTP/1 or HTTP/2?
 
 use super::h2::{IncomingBody, SlotSender, Stream};
-use super::request::Downstream;
 use super::worker::Worker;
 use crate::http1::{BodyError, BodyKind, BodySource, Conn, RelayError, poll_relay};
 use crate::message::{Fields, hop};
@@ -55,10 +54,10 @@ pub struct H2Wire {
 
 impl Remote {
     /// Moves the request's body on. `moved` counts its bytes.
-    pub fn poll_push<D: Downstream>(
+    pub fn poll_push<B: BodySource>(
         &mut self,
         cx: &mut Context<'_>,
-        down: &mut D,
+        down: &mut B,
         moved: &mut u64,
     ) -> Poll<Result<(), RelayError>> {
         match &mut self.wire {

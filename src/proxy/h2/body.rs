@@ -118,10 +118,10 @@ pub(super) fn slot(empty: bool) -> (SlotSender, SlotBody) {
 
 impl SlotSender {
     /// Moves pieces from the client to hyper until the end, one at a time.
-    pub fn poll_push<D: Downstream>(
+    pub fn poll_push<B: BodySource>(
         &mut self,
         cx: &mut Context<'_>,
-        down: &mut D,
+        down: &mut B,
         moved: &mut u64,
     ) -> Poll<Result<(), RelayError>> {
         loop {
