@@ -58,6 +58,8 @@ pub async fn serve(mut conn: Conn<Io>, connection: Rc<Connection>, sniff: bool) 
             }
             connection.shown.speaks(Spoken::H1);
         }
+        // Loaded anew: the configuration may have changed while nothing came.
+        let listener = connection.listener();
         let mut request = connection.worker.lend();
         let last =
             connection.worker.draining.is_draining() || (listener.spec.limits.requests_per_connection == served + 1);
