@@ -73,6 +73,8 @@ pub struct ListenerMetrics {
     pub http2: Counter,
     /// Upgraded connections that are open.
     pub upgrades: Gauge,
+    /// Responses of our own by reason, as they come up: a series whose last handle is dropped is forgotten.
+    own: RefCell<Vec<(&'static str, Counter)>>,
 }
 
 impl Worker {
@@ -120,6 +122,7 @@ impl Worker {
             http1: counter("http1"),
             http2: counter("http2"),
             upgrades: self.registry.gauge(&families::UPGRADES_OPEN, &[("listener", name)]),
+            own: RefCell::default(),
         });
         self.listeners.borrow_mut().insert(name.into(), Rc::clone(&made));
         made
@@ -127,7 +130,15 @@ impl Worker {
 
     /// Counts a response of our own.
     pub fn count_own(&self, listener: &str, reason: &'static str) {
-        self.registry.counter(&families::OWN_RESPONSES, &[("listener", listener), ("reason", reason)]).add(1);
+        let metrics = self.listener_metrics(listener);
+        let mut own = metrics.own.borrow_mut();
+        if let Some((_, known)) = own.iter().find(|(known, _)| *known == reason) {
+            return known.add(1);
+        }
+        let labels = [("listener", listener), ("reason", reason)];
+        let counter = self.registry.counter(&families::OWN_RESPONSES, &labels);
+        counter.add(1);
+        own.push((reason, counter));
     }
 
     /// The Date field's value, formatted once a second.
