@@ -88,7 +88,11 @@ pub fn parse_request(
     let mut space = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     let config = httparse::ParserConfig::default();
-    complete(config.parse_request_with_uninit_headers(&mut parsed, text, &mut space))?;
+    let outcome = complete(config.parse_request_with_uninit_headers(&mut parsed, text, &mut space));
+    if outcome == Err(HeadError::Version) && !names_a_version(text) {
+        return Err(HeadError::FirstLine);
+    }
+    outcome?;
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(HeadError::FirstLine);
     };
@@ -162,6 +166,16 @@ fn complete(parsed: httparse::Result<usize>) -> Result<(), HeadError> {
     }
 }
 
+/// Whether the first line ends as that of some version of HTTP does. Otherwise it is not even a request (505 would say that
+/// another version might help).
+fn names_a_version(text: &[u8]) -> bool {
+    let start = text.iter().position(|b| !matches!(b, b'\r' | b'\n')).unwrap_or_default();
+    let line = text.get(start..).unwrap_or_default();
+    let line = line.get(..memchr::memchr(b'\r', line).unwrap_or(line.len())).unwrap_or_default();
+    let word = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
+    matches!(word, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
 fn keep(
     fields: &mut crate::message::Fields,
     text: &[u8],
@@ -226,6 +240,9 @@ mod tests {
             (b"GET /\r\n\r\n", HeadError::FirstLine),
             (b"GET / HTTP/1.2\r\n\r\n", HeadError::Version),
             (b"GET / HTTP/2.0\r\n\r\n", HeadError::Version),
+            (b"GET / \r\n\r\n", HeadError::FirstLine),
+            (b"GET / FTP/1.1\r\n\r\n", HeadError::FirstLine),
+            (b"PROXY TCP4 192.0.2.1 192.0.2.2 1111 443\r\n\r\n", HeadError::FirstLine),
             (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", HeadError::FirstLine),
             (b"\r\n\r\n\r\n\r\n\r\n\r\n", HeadError::FirstLine),
         ] {
