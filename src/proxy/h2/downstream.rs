@@ -3,9 +3,9 @@
 use super::body::IncomingBody;
 use super::response::{Open, Relay, ResponseBody};
 use super::{LocalExecutor, Rewind, convert};
-use crate::http1::{Buffer, Conn, Deadline};
-use crate::message::{FieldId, Io, hop};
-use crate::model::ListenerSpec;
+use crate::http1::{Buffer, Conn, Deadline, HeadError};
+use crate::message::{FieldId, Io, RequestHead, hop};
+use crate::model::{Limits, ListenerSpec};
 use crate::proxy::error::ProxyError;
 use crate::proxy::forward::forward;
 use crate::proxy::pipeline::{self, Decision};
@@ -136,6 +136,7 @@ async fn serve_one(open: &mut Open, source: &mut IncomingBody, deadline: &mut De
     let (connection, listener) = (Rc::clone(&open.connection), open.listener.clone());
     let request = open.request();
     let ended = source.is_ended();
+    check_limits(&request.head, &listener.spec.limits)?;
     let kind = convert::body_kind(&request.head, ended)?;
     let options = hop::connection_options(&request.head.fields);
     match pipeline::decide(&listener, options, request)? {
@@ -152,6 +153,17 @@ async fn serve_one(open: &mut Open, source: &mut IncomingBody, deadline: &mut De
             Ok(Outcome::Remote(Box::new(remote)))
         }
     }
+}
+
+/// The limits that hyper does not know; it holds the size of the whole head.
+fn check_limits(head: &RequestHead, limits: &Limits) -> Result<(), ProxyError> {
+    if head.raw_target.len() > limits.target_bytes as usize {
+        return Err(HeadError::TargetTooLong.into());
+    }
+    if head.fields.len() > limits.headers as usize {
+        return Err(HeadError::TooMany.into());
+    }
+    Ok(())
 }
 
 /// RFC 8441 section 5: HTTP/2 needs neither key nor accept; HTTP/1.1 does.
