@@ -92,6 +92,10 @@ pub(super) async fn relay(
     request.ctx.status = request.response.status.as_u16();
     let out = conn.out();
     compose::response(out, &request.response, kind);
+    // HTTP/2 needs no length for an empty body, HTTP/1 does.
+    if kind == BodyKind::Length(0) && !request.response.fields.has(FieldId::ContentLength) {
+        out.extend_from_slice(b"content-length: 0\r\n");
+    }
     end_head(out, version, keep);
     let idle = request.route.as_ref().map_or(listener.spec.timeouts.idle, |route| route.spec.idle_timeout);
     let result = both_bodies(conn, request, &mut remote, deadline, idle).await;

@@ -132,10 +132,11 @@ fn receive(remote: &mut Remote, request: &mut Request, incoming: hyper::body::In
     let length = fields.get(crate::message::FieldId::ContentLength).and_then(crate::http1::framing::decimal);
     let body = IncomingBody::new(incoming);
     let bodyless = request.head.method == http::Method::HEAD || matches!(request.response.status.as_u16(), 204 | 304);
-    remote.body = match (bodyless || (body.is_ended() && length.is_none()), length) {
-        (true, _) => BodyKind::None,
-        (false, Some(n)) => BodyKind::Length(n),
-        (false, None) => BodyKind::Chunked,
+    remote.body = match length {
+        _ if bodyless => BodyKind::None,
+        Some(n) => BodyKind::Length(n),
+        None if body.is_ended() => BodyKind::Length(0),
+        None => BodyKind::Chunked,
     };
     if let Wire::H2(wire) = &mut remote.wire {
         wire.body = Some(body);
