@@ -51,7 +51,7 @@ const MISTAKES: &[(&str, &str, &[&str])] = &[
     ("clusters:\n  web: { endpoints: [\"127.0.0.1:1\"], tls: { ca: none.pem, server_name: a } }\n", "2", &["none.pem"]),
     ("clusters:\n  web: { endpoints: [\"127.0.0.1:1\"], tls: {} }\n", "2", &["\"ca\" is missing"]),
     ("hosts: [a.test]\nrequest_headers: { set: { content-length: \"1\" } }\nroutes: []\n", "2", &["content-length"]),
-    ("hosts: [a.test]\nroutes: 7\n", "2:9", &["a list"]),
+    ("hosts: [a.test]\nroutes: 7\n", "2:9", &["\"7\"", "a map"]),
     ("- a\n- b\n", "1:1", &["map"]),
 ];
 

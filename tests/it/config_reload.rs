@@ -113,7 +113,7 @@ async fn a_file_that_is_removed_and_comes_back_is_read_again() {
 async fn the_same_content_again_is_no_change() {
     let proxy = routes(respond("one")).start().await;
     let before = proxy.generation().await;
-    proxy.write("routes.yaml", format!("# a comment\n{}", respond("one")));
+    proxy.write("routes.yaml", format!("{}# a comment\n", respond("one")));
     proxy.signal(Signal::HUP);
     proxy.wait_for_metric("tidegate_config_publishes_total", &["unchanged"], 1.0).await;
     assert_eq!(proxy.generation().await, before);

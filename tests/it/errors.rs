@@ -45,7 +45,10 @@ async fn a_cluster_without_endpoints_says_when_to_come_back() {
 
 #[tokio::test]
 async fn a_host_or_path_without_a_route_is_404_and_says_which() {
-    let proxy = routes("a.test/x/: up\n---\nclusters:\n  up: { endpoints: [\"127.0.0.1:1\"] }\n").start().await;
+    let proxy = routes("a.test/x/: up\n---\nclusters:\n  up: { endpoints: [\"127.0.0.1:1\"] }\n")
+        .section("workers", "1")
+        .start()
+        .await;
     assert_eq!(proxy.get("b.test", "/x/").await.status(), 404);
     assert_eq!(proxy.get("a.test", "/y/").await.status(), 404);
     let reasons: Vec<_> = proxy.access_log(2).await.iter().map(|r| r["reason"].as_str().unwrap().to_owned()).collect();

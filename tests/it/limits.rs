@@ -52,8 +52,10 @@ async fn requests_beyond_the_place_of_an_endpoint_wait_in_line() {
 #[tokio::test]
 async fn a_full_queue_and_a_long_wait_are_503() {
     let (up, _gate) = gated().await;
-    let proxy =
-        routes(everything_to_with(&[&up], "max_in_flight: 1, max_queue: 1, queue_timeout: 200ms")).start().await;
+    let proxy = routes(everything_to_with(&[&up], "max_in_flight: 1, max_queue: 1, queue_timeout: 200ms"))
+        .section("workers", "1")
+        .start()
+        .await;
     let http = proxy.http().await;
     let _running = asking(http).await;
     up.wait_for_requests(1).await;

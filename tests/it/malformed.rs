@@ -248,9 +248,18 @@ async fn a_response_body_cut_short_never_ends_cleanly_downstream() {
             })
             .await;
             let proxy = routes(everything_to(&[&up])).start().await;
-            let message = proxy.get("a.test", "/").await;
-            // A reset may overtake the head: then the proxy answers itself.
-            assert!(message.cut.is_some() || reset && message.status() == 502, "{reply:?} {reset}: {message:?}");
+            let mut client = proxy.client().await;
+            client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+            match client.head().await {
+                // What came of the response was not even sent on: that is no clean end either.
+                Err(end) => assert_eq!(end, End::Reset, "{reply:?} {reset}"),
+                Ok(head) => {
+                    let message = client.body(head, false, false).await;
+                    // A reset may overtake the head: then the proxy answers itself.
+                    let own = reset && message.status() == 502;
+                    assert!(message.cut.is_some() || own, "{reply:?} {reset}: {message:?}");
+                }
+            }
         }
     }
 }
@@ -359,8 +368,6 @@ async fn a_client_that_vanishes_ends_the_upstream_request() {
     let mut client = proxy.client().await;
     client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
     up.wait_for_requests(1).await;
-    let log = proxy.access_log(0).await;
-    assert!(log.is_empty());
     client.reset();
     let record = proxy.access_log(1).await.remove(0);
     assert_eq!(record["status"], 499, "{record}");
