@@ -1,7 +1,7 @@
 //! What do the commands say, and with which exit code?
 
 use crate::harness::proxy::{run, tidegate};
-use crate::harness::until;
+use crate::harness::{until, within};
 use serde_json::Value;
 use std::process::Stdio;
 use tempfile::TempDir;
@@ -158,38 +158,6 @@ fn routes_are_listed_and_unreachable_ones_flagged() {
 }
 
 #[test]
-fn the_schemas_under_config_are_current() {
-    let config = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
-    for kind in ["install", "routes"] {
-        let (code, out, err) = run(&config, &["schema", kind]);
-        assert_eq!(code, 0, "{err}");
-        let printed: Value = serde_json::from_str(&out).unwrap();
-        let committed = std::fs::read_dir(&config).unwrap().map(|e| e.unwrap().path()).find(|p| {
-            let name = p.file_name().unwrap().to_string_lossy().into_owned();
-            name.contains(kind) && name.ends_with(".json")
-        });
-        let committed = committed.unwrap_or_else(|| panic!("no schema of {kind} under config"));
-        let text = std::fs::read_to_string(&committed).unwrap();
-        assert!(serde_json::from_str::<Value>(&text).unwrap() == printed, "{} is stale", committed.display());
-    }
-}
-
-#[test]
-fn every_example_under_config_is_right() {
-    let config = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
-    let mut checked = 0;
-    for entry in std::fs::read_dir(&config).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "yaml" || e == "yml") {
-            let (code, out, err) = run(&config, &["check", path.to_str().unwrap()]);
-            assert_eq!(code, 0, "{}: {out}{err}", path.display());
-            checked += 1;
-        }
-    }
-    assert!(checked >= 2, "there are {checked} examples");
-}
-
-#[test]
 fn version_help_completions_and_man_page_are_there() {
     let folder = folder(&[]);
     let (code, out, _) = run(folder.path(), &["version"]);
@@ -231,4 +199,62 @@ async fn one_routes_file_is_enough_for_a_first_use() {
     });
     answered.await;
     child.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_demonstration_does_what_it_prints() {
+    let folder = folder(&[]);
+    let log = folder.path().join("log");
+    let demo = folder.path().join("demo");
+    let mut child = tokio::process::Command::from(tidegate())
+        .args(["demo", "--folder", demo.to_str().unwrap()])
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let text = until("the commands to try", || async {
+        Some(std::fs::read_to_string(&log).unwrap()).filter(|text| text.contains("Ctrl-C"))
+    })
+    .await;
+    let commands: Vec<&str> =
+        text.lines().map(str::trim).filter(|l| l.starts_with("curl") || l.starts_with("for ")).collect();
+    assert_eq!(commands.len(), 5, "{text}");
+    let mut answers = Vec::new();
+    for command in &commands {
+        let output = tokio::process::Command::new("sh").args(["-c", command]).kill_on_drop(true).output();
+        let output = within(command, output).await.unwrap();
+        assert!(output.status.success(), "{command}: {output:?}");
+        answers.push(String::from_utf8(output.stdout).unwrap());
+    }
+    for (answer, part) in answers.iter().zip(["v1", "v2", " 403 ", "v1", "v1"]) {
+        assert!(answer.contains(part), "{part}: {answer}");
+    }
+    let routes = std::fs::read_to_string(demo.join("routes.yaml")).unwrap();
+    std::fs::write(demo.join("routes.yaml"), routes.replacen("shop/v1 ", "shop/v2 ", 1)).unwrap();
+    until("the edit to serve", || async {
+        let output = tokio::process::Command::new("sh").args(["-c", commands[0]]).kill_on_drop(true).output();
+        String::from_utf8(output.await.unwrap().stdout).unwrap().contains("v2").then_some(())
+    })
+    .await;
+    let pid = rustix::process::Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert!(within("the end", child.wait()).await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_running_proxy_is_asked_by_its_admin_address() {
+    let proxy = crate::harness::proxy::routes(SHOP).start().await;
+    let admin = proxy.admin.to_string();
+    let ask = async |arguments: &[&str]| {
+        let output = tokio::process::Command::from(tidegate()).args(arguments).output();
+        let output = within("the command", output).await.unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let url = format!("http://shop.test:{}/api/x", proxy.http().await.port());
+    let explained = ask(&["explain", "--admin", &admin, "GET", &url, "-H", "X-Key: 1"]).await;
+    assert!(explained.contains("shop.test/api/") && explained.contains("127.0.0.1:9002"), "{explained}");
+    let listed = ask(&["routes", "--admin", &admin]).await;
+    assert!(listed.contains("shop.test/api/") && listed.contains("web"), "{listed}");
 }

@@ -135,7 +135,8 @@ async fn a_try_that_takes_too_long_is_repeated_elsewhere() {
     let slow = Upstream::hanging().await;
     let fast = Upstream::text("fast").await;
     let route = "timeout: 10s, try_timeout: 100ms, retry: { attempts: 2, on: [timeout] }";
-    let proxy = routes(route_to(&[&slow, &fast], route, "balance: round_robin, outlier: off")).start().await;
+    let proxy =
+        routes(route_to(&[&slow, &fast], route, "balance: round_robin, outlier: off, retry_budget: 100")).start().await;
     let mut client = proxy.client().await;
     for _ in 0..4 {
         assert_eq!(client.get("a.test", "/").await.text(), "fast");
