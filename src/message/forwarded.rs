@@ -53,7 +53,7 @@ pub fn write(head: &mut RequestHead, ctx: &RequestContext, listener: &ListenerSp
     }
     if says.x_forwarded {
         let mut port = Text::<8>::default();
-        port.decimal(head.port.unwrap_or(ctx.client_scheme.default_port()));
+        port.decimal(client_port(head, ctx));
         let fields = &mut head.fields;
         // Mostly nothing is there (what untrusted clients say is dropped), which one walk tells.
         let any = fields.iter().any(|field| {
@@ -97,6 +97,14 @@ pub fn response(head: &mut ResponseHead, says: &ProxyHeaders) {
     if says.via {
         via(&mut head.fields, head.version);
     }
+}
+
+/// The port that the client came to: our end of the connection, unless a proxy before us took it with another scheme.
+fn client_port(head: &RequestHead, ctx: &RequestContext) -> u16 {
+    if ctx.client_scheme == head.scheme {
+        return ctx.local.port();
+    }
+    head.port.unwrap_or(ctx.client_scheme.default_port())
 }
 
 fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {

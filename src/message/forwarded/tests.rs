@@ -192,7 +192,7 @@ fn written(peer: &str, fields: &[(&str, &str)], says: ProxyHeaders) -> RequestHe
 #[test]
 fn the_upstream_hears_about_the_client() {
     let head = written("192.0.2.1", &[("x-forwarded-for", "9.9.9.9")], ProxyHeaders::default());
-    for (name, value) in [("for", "192.0.2.1"), ("proto", "http"), ("host", "a.test:8080"), ("port", "8080")] {
+    for (name, value) in [("for", "192.0.2.1"), ("proto", "http"), ("host", "a.test:8080"), ("port", "80")] {
         assert_eq!(get(&head, &format!("x-forwarded-{name}")), [value]);
     }
     assert!(get(&head, "forwarded").is_empty() && get(&head, "via").is_empty());
