@@ -146,15 +146,15 @@ fn explain_says_which_route_takes_a_request_and_why_others_do_not() {
 }
 
 #[test]
-fn routes_are_listed_and_unreachable_ones_flagged() {
-    let text = "hosts: [a.test]\nroutes:\n  - { path: =/x, respond: 200 }\n  - { path: \"~/x\", respond: 201, name: hidden }\n";
-    let folder = folder(&[
-        ("tidegate.yaml", "listeners: { http: { address: \":8080\" } }\nsources: { routes: routes.yaml }\n"),
-        ("routes.yaml", text),
-    ]);
-    let (code, out, err) = run(folder.path(), &["routes", "--config", "tidegate.yaml"]);
+fn routes_are_listed_by_precedence_and_unreachable_ones_flagged() {
+    let text = "hosts: [a.test]\nroutes:\n  - { path: /, respond: 200 }\n  - { path: \"~^/x$\", respond: 201, name: hidden }\n  \
+                - { path: /y/, method: GET, respond: 202 }\n";
+    let folder = folder(&[("routes.yaml", text)]);
+    let (code, out, err) = run(folder.path(), &["routes", "--routes", "routes.yaml"]);
     assert_eq!(code, 0, "{err}");
-    assert!(out.contains("a.test") && out.contains("hidden"), "{out}");
+    let place = |part: &str| out.find(part).unwrap_or_else(|| panic!("no {part}: {out}"));
+    assert!(place("/y/") < place("a.test / ") && place("a.test / ") < place("hidden"), "{out}");
+    assert!(out.contains("unreachable"), "{out}");
 }
 
 #[test]
@@ -168,6 +168,12 @@ fn version_help_completions_and_man_page_are_there() {
         assert!(help.contains(command), "{command}: {help}");
     }
     assert_eq!(run(folder.path(), &["nonsense"]).0, 2);
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, out, _) = run(folder.path(), &["completions", shell]);
+        assert!(code == 0 && out.contains("tidegate") && out.contains("explain"), "{shell}");
+    }
+    let (code, page, _) = run(folder.path(), &["man"]);
+    assert!(code == 0 && page.contains(".TH") && page.contains("explain"), "{page}");
 }
 
 #[tokio::test]

@@ -345,3 +345,126 @@ async fn a_flood_of_resets_ends_the_connection() {
     assert!(ended, "twenty thousand resets went through");
     assert!(proxy.h2().await.send.current_max_send_streams() > 0, "others are served on");
 }
+
+#[tokio::test]
+async fn events_come_one_by_one_over_http2_from_an_http1_upstream() {
+    let next = Arc::new(Notify::new());
+    let told = next.clone();
+    let up = Upstream::start(move |mut peer: Peer| {
+        let told = told.clone();
+        async move {
+            peer.request().await;
+            peer.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n").await;
+            for n in 1..=3 {
+                peer.send(format!("data: {n}\n\n")).await;
+                told.notified().await;
+            }
+        }
+    })
+    .await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client = proxy.h2().await;
+    let (response, _stream) = client.open(request("GET", "http://a.test/"), true).await;
+    let mut response = within("the head", response).await.unwrap();
+    for n in 1..=3 {
+        let event = within("an event", response.body_mut().data()).await.unwrap().unwrap();
+        assert_eq!(event, format!("data: {n}\n\n"));
+        next.notify_one();
+    }
+    let end = crate::harness::h2::collect(response).await;
+    assert_eq!(end.text(), "");
+}
+
+#[tokio::test]
+async fn a_request_body_over_the_limit_is_413_and_its_stream_ends() {
+    let up = Upstream::echo().await;
+    let text = crate::harness::proxy::route_to(&[&up], "max_body: 10", "outlier: off");
+    let proxy = routes(text).start().await;
+    let mut client = proxy.h2().await;
+    assert_eq!(client.request(request("POST", "http://a.test/"), b"0123456789").await.text(), "0123456789");
+    assert_eq!(client.request(request("POST", "http://a.test/"), b"01234567890").await.status, 413);
+    let mut announced = request("POST", "http://a.test/");
+    announced.headers_mut().insert("content-length", "11".parse().unwrap());
+    assert_eq!(client.request(announced, b"01234567890").await.status, 413);
+    assert_eq!(up.requests().len(), 1);
+    assert_eq!(client.get("http", "a.test", "/").await.status, 200, "other streams go on");
+}
+
+#[tokio::test]
+async fn a_large_body_goes_up_and_comes_back_between_all_versions() {
+    let one = Upstream::echo().await;
+    let two = H2Upstream::start(|mut exchange: Exchange| async move {
+        let request = exchange.read().await.unwrap();
+        let mut stream = exchange.head(200, &[], false);
+        let mut rest = Bytes::from(request.body);
+        while !rest.is_empty() {
+            stream.reserve_capacity(rest.len());
+            let Some(Ok(n)) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await else { return };
+            stream.send_data(rest.split_to(n.min(rest.len())), rest.is_empty()).unwrap();
+        }
+    })
+    .await;
+    let body: Vec<u8> = (0..1024 * 1024_u32).map(|i| (i % 251) as u8).collect();
+    for (up, settings) in [(one.address, "protocol: http1"), (two.address, "protocol: http2")] {
+        let proxy = routes(everything_to_with(&[&up], settings)).start().await;
+        let response = proxy.client().await.request("POST", "a.test", "/", &[], &body).await;
+        assert!(response.body == body && response.cut.is_none(), "HTTP/1 to {settings}: {} bytes", response.body.len());
+        let mut client = proxy.h2().await;
+        let (response, mut stream) = client.open(request("POST", "http://a.test/"), false).await;
+        let mut rest = Bytes::from(body.clone());
+        while !rest.is_empty() {
+            stream.reserve_capacity(rest.len());
+            let room = within("room", std::future::poll_fn(|cx| stream.poll_capacity(cx))).await;
+            let n = room.unwrap().unwrap().min(rest.len());
+            stream.send_data(rest.split_to(n), rest.is_empty()).unwrap();
+        }
+        let response = crate::harness::h2::collect(within("the response", response).await.unwrap()).await;
+        assert!(response.body == body && response.reset.is_none(), "HTTP/2 to {settings}: {}", response.body.len());
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_the_upstream_refused_is_sent_again() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = count.clone();
+    let up = H2Upstream::start(move |mut exchange: Exchange| {
+        let first = counter.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            if first {
+                return exchange.respond.send_reset(Reason::REFUSED_STREAM);
+            }
+            exchange.read().await;
+            exchange.reply(200, &[], b"ok", &[]);
+        }
+    })
+    .await;
+    let proxy = routes(everything_to_with(&[&up], "protocol: http2, outlier: off")).start().await;
+    assert_eq!(proxy.get("a.test", "/").await.text(), "ok");
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_request_body_that_stops_coming_is_408_over_http2() {
+    let up = Upstream::hanging().await;
+    let text = crate::harness::proxy::route_to(&[&up], "idle_timeout: 200ms", "outlier: off");
+    let proxy = routes(text).start().await;
+    let mut client = proxy.h2().await;
+    let (response, mut stream) = client.open(request("POST", "http://a.test/"), false).await;
+    stream.send_data(Bytes::from_static(b"half"), false).unwrap();
+    assert_eq!(within("the response", response).await.unwrap().status(), 408);
+}
+
+#[tokio::test]
+async fn names_that_upstreams_confuse_are_refused_over_http2_too() {
+    let up = Upstream::text("ok").await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client = proxy.h2().await;
+    let mut confusing = request("GET", "http://a.test/");
+    confusing.headers_mut().insert("transfer_encoding", "chunked".parse().unwrap());
+    assert_eq!(client.request(confusing, b"").await.status, 400);
+    let mut user = request("GET", "http://user@a.test/");
+    user.headers_mut().clear();
+    let refused = client.exchange(user, b"", None).await;
+    assert!(refused.is_err() || refused.is_ok_and(|r| r.status == 400));
+    assert_eq!(up.connections(), 0);
+}

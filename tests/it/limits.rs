@@ -99,17 +99,13 @@ async fn connections_beyond_the_limit_of_a_listener_are_closed_and_the_admin_por
         assert_eq!(client.get("a.test", "/").await.text(), "ok");
         held.push(client);
     }
-    let mut fourth = Client::connect(http).await;
-    let _ = fourth.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
-    let (rest, _) = fourth.rest().await;
+    let rest = Client::all_of(http).await;
     assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 503 "), "{:?}", String::from_utf8_lossy(&rest));
     assert_eq!(proxy.admin_get("/healthz").await.status(), 200);
     assert!(proxy.metric("tidegate_connections_refused_total", &["reason=\"limit\""]).await >= 1.0);
     drop(held.pop());
     crate::harness::until("a free place", || async {
-        let mut client = Client::connect(http).await;
-        let _ = client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await;
-        client.rest().await.0.starts_with(b"HTTP/1.1 200 ").then_some(())
+        Client::all_of(http).await.starts_with(b"HTTP/1.1 200 ").then_some(())
     })
     .await;
 }
@@ -125,9 +121,7 @@ async fn one_source_address_cannot_take_all_connections() {
         assert_eq!(client.get("a.test", "/").await.text(), "ok");
         held.push(client);
     }
-    let mut third = Client::connect(http).await;
-    let _ = third.try_send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
-    assert!(third.rest().await.0.is_empty());
+    assert!(Client::all_of(http).await.is_empty());
     assert!(proxy.metric("tidegate_connections_refused_total", &["reason=\"source_limit\""]).await >= 1.0);
     assert_eq!(Client::connect_from("127.0.0.2", http).await.get("a.test", "/").await.text(), "ok");
 }

@@ -143,3 +143,14 @@ async fn a_try_that_takes_too_long_is_repeated_elsewhere() {
     }
     assert!(!slow.requests().is_empty());
 }
+
+#[tokio::test]
+async fn there_is_a_pause_before_the_third_attempt() {
+    let (up, count) = failing(2, BUSY).await;
+    let route = "retry: { attempts: 3, on: [503], backoff: 200ms }";
+    let proxy = routes(route_to(&[&up], route, "outlier: off")).start().await;
+    let before = tokio::time::Instant::now();
+    assert_eq!(proxy.get("a.test", "/").await.text(), "ok");
+    assert!(before.elapsed() >= std::time::Duration::from_millis(100), "{:?}", before.elapsed());
+    assert_eq!(count.load(Ordering::SeqCst), 3);
+}

@@ -142,3 +142,49 @@ async fn a_websocket_over_tls_works_for_clients_of_http11() {
     client.send(&frame).await;
     assert_eq!(client.exactly(frame.len()).await.unwrap(), frame);
 }
+
+#[tokio::test]
+async fn what_an_upstream_says_before_it_closes_arrives() {
+    let up = Upstream::start(|mut peer: Peer| async move {
+        let Some(request) = peer.request().await else { return };
+        let key = request.get("sec-websocket-key").unwrap().to_owned();
+        let last = vec![b'z'; 300_000];
+        peer.send([welcome(&key).as_bytes(), &last].concat()).await;
+    })
+    .await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client = proxy.client().await;
+    client.send(handshake("a.test", "/")).await;
+    assert_eq!(client.response_head().await.status(), 101);
+    let (rest, end) = client.rest().await;
+    assert_eq!((rest.len(), end), (300_000, End::Fin));
+}
+
+#[tokio::test]
+async fn a_quiet_websocket_ends_after_its_idle_time() {
+    let up = echo().await;
+    let text = crate::harness::proxy::route_to(&[&up], "idle_timeout: 200ms", "outlier: off");
+    let proxy = routes(text).start().await;
+    let mut client = proxy.client().await;
+    client.send(handshake("a.test", "/")).await;
+    assert_eq!(client.response_head().await.status(), 101);
+    client.end().await;
+}
+
+#[tokio::test]
+async fn a_websocket_is_recorded_and_counted_when_it_ends() {
+    let up = echo().await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client = proxy.client().await;
+    client.send(handshake("a.test", "/chat")).await;
+    assert_eq!(client.response_head().await.status(), 101);
+    client.send(text_frame("hello", true)).await;
+    client.exactly(11).await.unwrap();
+    assert_eq!(proxy.metric("tidegate_upgrades_open", &[]).await, 1.0);
+    client.half_close().await;
+    client.end().await;
+    let record = proxy.access_log(1).await.remove(0);
+    assert_eq!((record["status"].as_u64(), record["path"].as_str()), (Some(101), Some("/chat")), "{record}");
+    assert_eq!((record["bytes_in"].as_u64(), record["bytes_out"].as_u64()), (Some(11), Some(11)), "{record}");
+    assert_eq!(proxy.metric("tidegate_upgrades_open", &[]).await, 0.0);
+}

@@ -34,6 +34,14 @@ impl Client {
         Self::over(tcp(address).await)
     }
 
+    /// Sends a GET on a connection of its own and gives whatever comes until the end: nothing where it was not let in.
+    pub async fn all_of(address: SocketAddr) -> Vec<u8> {
+        let Ok(stream) = within("connecting", TcpStream::connect(address)).await else { return Vec::new() };
+        let mut client = Self::over(stream);
+        let _ = client.try_send("GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await;
+        client.rest().await.0
+    }
+
     /// Comes from another loopback address, such as 127.0.0.2.
     pub async fn connect_from(source: &str, address: SocketAddr) -> Self {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
