@@ -25,7 +25,9 @@ curl curl
 openssl openssl
 nginx nginx-light
 nghttp nghttp2-client
-strace strace'
+strace strace
+chromium chromium
+certutil libnss3-tools'
 
 missing=() packages=()
 while read -r tool package; do

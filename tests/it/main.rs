@@ -14,6 +14,7 @@ mod access_log;
 mod accounting;
 mod admin;
 mod balancing;
+mod browser;
 mod commands;
 mod config_reload;
 mod drain;

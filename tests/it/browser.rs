@@ -1,0 +1,79 @@
+//! Does a browser of our time get pages, over TLS that it verifies itself and without a person to click warnings away?
+
+use crate::harness::certs::Authority;
+use crate::harness::proxy::{everything_to, routes};
+use crate::harness::upstream::Upstream;
+use crate::harness::within;
+use std::path::Path;
+use std::process::Stdio;
+
+async fn output(program: &str, home: &Path, arguments: &[&str]) -> String {
+    let output = tokio::process::Command::new(program)
+        .env("HOME", home)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    String::from_utf8_lossy(&within(program, output).await.unwrap().stdout).into_owned()
+}
+
+/// What the browser makes of a page: its document after scripts have run for two seconds of the browser's own time.
+async fn page(home: &Path, url: &str) -> String {
+    let profile = format!("--user-data-dir={}", home.join("profile").display());
+    let arguments = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--host-resolver-rules=MAP shop.example.com 127.0.0.1",
+        "--virtual-time-budget=2000",
+        &profile,
+        "--dump-dom",
+        url,
+    ];
+    output("chromium", home, &arguments).await
+}
+
+/// Has the browser of this home trust an authority.
+async fn trust(home: &Path, authority: &Authority) {
+    let (store, file) = (home.join(".pki/nssdb"), home.join("ca.pem"));
+    std::fs::create_dir_all(&store).unwrap();
+    std::fs::write(&file, &authority.pem).unwrap();
+    let (store, file) = (format!("sql:{}", store.display()), file.display().to_string());
+    output("certutil", home, &["-N", "--empty-password", "-d", &store]).await;
+    output("certutil", home, &["-A", "-n", "tests", "-t", "C,,", "-i", &file, "-d", &store]).await;
+}
+
+#[tokio::test]
+async fn a_browser_gets_a_page_over_http2_and_tls_that_it_verifies_and_refuses_what_it_does_not() {
+    let up = Upstream::raw(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 28\r\n\r\n<p>hello from the shop</p>\r\n",
+    )
+    .await;
+    let authority = Authority::new("tests");
+    let identity = authority.issue(&["shop.example.com"]);
+    let proxy = routes(everything_to(&[&up])).https("").certificate("shop", &identity).start().await;
+    let url = format!("https://shop.example.com:{}/", proxy.https().await.port());
+    let (friend, stranger) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    trust(friend.path(), &authority).await;
+    let seen = page(friend.path(), &url).await;
+    assert!(seen.contains("hello from the shop"), "{seen}");
+    let record = proxy.access_log(1).await.remove(0);
+    assert_eq!((record["version"].as_str(), record["status"].as_u64()), (Some("HTTP/2.0"), Some(200)), "{record}");
+    let refused = page(stranger.path(), &url).await;
+    assert!(!refused.contains("hello from the shop"), "{refused}");
+}
+
+#[tokio::test]
+async fn the_console_shows_what_serves() {
+    let proxy =
+        routes("shop.example.com/: web\n---\nclusters:\n  web: { endpoints: [\"127.0.0.1:1\"] }\n").start().await;
+    let home = tempfile::tempdir().unwrap();
+    let seen = page(home.path(), &format!("http://{}/console", proxy.admin)).await;
+    assert!(seen.contains("127.0.0.1:") && seen.contains("ready"), "{seen}");
+}
