@@ -267,6 +267,12 @@ async fn header_lists_over_the_limit_are_answered_431() {
         many.headers_mut().insert(format!("x-{n}").parse::<http::HeaderName>().unwrap(), "1".parse().unwrap());
     }
     assert_eq!(client.request(many, b"").await.status, 431);
+    let mut large = request("GET", "http://a.test/");
+    large.headers_mut().insert("x-large", "x".repeat(10_000).parse().unwrap());
+    assert_eq!(client.request(large, b"").await.status, 431);
+    let long = request("GET", &format!("http://a.test/{}", "x".repeat(9000)));
+    let long = client.exchange(long, b"", None).await;
+    assert!(long.as_ref().is_ok_and(|r| r.status == 414 || r.status == 431), "{long:?}");
     assert_eq!(up.connections(), 0);
 }
 

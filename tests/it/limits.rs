@@ -168,3 +168,26 @@ async fn a_body_limit_ends_a_stream_without_reading_it_all() {
     let response = client.response().await;
     assert_eq!((response.status(), response.get("connection")), (413, Some("close")));
 }
+
+#[tokio::test]
+async fn connections_beyond_the_limit_of_the_process_are_closed_over_all_listeners() {
+    let up = Upstream::text("ok").await;
+    let proxy = routes(everything_to(&[&up]))
+        .listener("one", "127.0.0.1:0", "")
+        .listener("two", "127.0.0.1:0", "")
+        .section("limits", "{ connections: 2, admin_reserve: 16 }")
+        .start()
+        .await;
+    let (one, two) = (proxy.address("one").await, proxy.address("two").await);
+    let mut held = Vec::new();
+    for address in [one, two] {
+        let mut client = Client::connect(address).await;
+        assert_eq!(client.get("a.test", "/").await.text(), "ok");
+        held.push(client);
+    }
+    for address in [one, two] {
+        let rest = Client::all_of(address).await;
+        assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 503 "), "{:?}", String::from_utf8_lossy(&rest));
+    }
+    assert_eq!(proxy.admin_get("/readyz").await.status(), 200);
+}

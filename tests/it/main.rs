@@ -7,7 +7,6 @@
 )]
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
-#[allow(dead_code, reason = "the peers can do a little more than the tests ask of them so far")]
 mod harness;
 
 mod access_log;

@@ -165,7 +165,6 @@ impl H2Request {
 pub struct H2Upstream {
     pub address: SocketAddr,
     log: Arc<Log>,
-    task: JoinHandle<()>,
 }
 
 #[derive(Default)]
@@ -293,7 +292,7 @@ impl H2Upstream {
         let address = listener.local_addr().unwrap();
         let log = Arc::<Log>::default();
         let noted = log.clone();
-        let task = tokio::spawn(async move {
+        tokio::spawn(async move {
             let mut running = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
@@ -303,17 +302,7 @@ impl H2Upstream {
                 running.spawn(serve(connection, log.clone()));
             }
         });
-        Self { address, log: noted, task }
-    }
-
-    /// Answers with 200 and this text.
-    pub async fn text(text: &'static str) -> Self {
-        Self::start(move |mut exchange| async move {
-            if exchange.read().await.is_some() {
-                exchange.reply(200, &[], text.as_bytes(), &[]);
-            }
-        })
-        .await
+        Self { address, log: noted }
     }
 
     pub fn requests(&self) -> Vec<H2Request> {
@@ -329,11 +318,6 @@ impl H2Upstream {
 
     pub fn connection_count(&self) -> usize {
         *self.log.connections.lock().unwrap()
-    }
-
-    pub async fn stop(self) {
-        self.task.abort();
-        let _ = self.task.await;
     }
 }
 

@@ -305,11 +305,6 @@ impl Proxy {
         fs::read_to_string(self.folder.path().join("stderr")).unwrap()
     }
 
-    /// Waits until the log says this.
-    pub async fn wait_for_log(&self, text: &str) -> String {
-        until(text, || async { Some(self.log()).filter(|log| log.contains(text)) }).await
-    }
-
     /// Waits until there are so many access records, and reads them.
     pub async fn access_log(&self, n: usize) -> Vec<Value> {
         let lines = self.access_lines(n).await;

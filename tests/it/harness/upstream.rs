@@ -176,12 +176,8 @@ where
                     Err(_) => return,
                 },
             };
-            let number = {
-                let mut received = log.received.lock().unwrap();
-                received.push(wire.received.clone());
-                received.len() - 1
-            };
-            let run = script.lock().unwrap()(Peer { wire, log, number });
+            log.received.lock().unwrap().push(wire.received.clone());
+            let run = script.lock().unwrap()(Peer { wire, log });
             run.await;
         });
     }
@@ -191,8 +187,6 @@ where
 pub struct Peer {
     wire: Wire,
     log: Arc<Log>,
-    /// Connections accepted before this one.
-    pub number: usize,
 }
 
 impl Deref for Peer {

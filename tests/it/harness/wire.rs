@@ -126,10 +126,6 @@ impl Wire {
         Self { io: Box::new(io), buffer: Vec::new(), ended: None, received: Arc::default() }
     }
 
-    pub fn tcp(&self) -> &TcpStream {
-        self.io.tcp()
-    }
-
     /// Writes everything; says whether that was possible.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         within("writing", async {
