@@ -88,6 +88,7 @@ fn escape(value: &str, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use socket2::{Domain, Socket, Type};
     use std::net::TcpListener;
     use std::thread;
 
@@ -126,7 +127,10 @@ mod tests {
         let (address, _asked) = answering("SSH-2.0\r\n");
         assert!(matches!(get(&address, "/", &[]), Err(AskError::Garbage(_))));
         assert!(matches!(get("nowhere", "/", &[]), Err(AskError::Address(_))));
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        assert!(matches!(get(&closed, "/", &[]), Err(AskError::Io { .. })));
+        // Bound but not listening: nobody else gets the port while it is asked.
+        let closed = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        closed.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let address = closed.local_addr().unwrap().as_socket().unwrap().to_string();
+        assert!(matches!(get(&address, "/", &[]), Err(AskError::Io { .. })));
     }
 }
