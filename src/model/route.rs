@@ -31,7 +31,7 @@ pub struct RouteSpec {
 }
 
 /// Conditions beside the host, all of which must hold. Precedence among routes of one host as in Gateway API: exact path,
-/// longest prefix, regular expression; then method, then number of header and then of query conditions; then the oldest,
+/// longest regular expression, longest prefix; then method, then number of header and then of query conditions; then the oldest,
 /// then the name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Match {

@@ -1,17 +1,18 @@
 //! Which route does a request match?
 //!
-//! The precedence is Gateway API's, and never the order of definition:
+//! The precedence is Gateway API's, which leaves the rank of expressions open, and never the order of definition:
 //!
 //! 1. Host: exact, then the wildcard with the longest suffix (one label before many), then any. Where no route of the more
 //!    specific host matches the rest of the request, the less specific host's routes are tried: `shop.example.com/api/` and
 //!    `*.example.com/` together serve `shop.example.com/img` by the second.
-//! 2. Path: exact, then the longest prefix in whole segments, then regular expressions, the longest expression first. Where no
-//!    route of a longer prefix holds, shorter prefixes are tried. A prefix `/` therefore hides the expressions of its host:
-//!    `routes` and the problems say so.
+//! 2. Path: exact, then regular expressions, the longest expression first, then the longest prefix in whole segments. Where no
+//!    route of a longer prefix holds, shorter prefixes are tried. An expression `^/.*$` therefore hides the prefixes of its
+//!    host: `routes` and the problems say so.
 //! 3. A condition on the method before none, more header conditions before fewer, more query conditions before fewer, a
 //!    condition on the source before none.
 //! 4. The oldest, then the name.
 
+mod cover;
 pub mod explain;
 mod host;
 mod metrics;

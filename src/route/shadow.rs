@@ -42,14 +42,15 @@ impl Table {
         let mut by_path: HashMap<(&HostPattern, String), Vec<&Arc<Route>>> = HashMap::new();
         for route in self.routes() {
             for host in hosts(route) {
-                by_path.entry((host, route.path.text())).or_default().push(route);
+                by_path.entry((host, route.path.key())).or_default().push(route);
             }
         }
+        let opens = self.routes().iter().any(|route| route.path.is_open());
         let mut found = Vec::new();
         for route in self.routes() {
             let mut by: Vec<Arc<Route>> = Vec::new();
             let hidden = hosts(route).iter().all(|host| {
-                let mut near = route.path.covered_by().into_iter().filter_map(|path| by_path.get(&(host, path)));
+                let mut near = route.path.covered_by(opens).into_iter().filter_map(|path| by_path.get(&(host, path)));
                 near.find_map(|routes| shadow(routes, route)).map(|first| by.push(Arc::clone(first))).is_some()
             });
             if hidden {
@@ -61,13 +62,10 @@ impl Table {
     }
 }
 
-/// The first of these that takes every request of `route`. Only a route of the same path, or a prefix before an expression,
-/// can: whatever else comes first is narrower.
+/// The first of these, whose paths cover the route's, that takes every request of `route`.
 fn shadow<'a>(routes: &[&'a Arc<Route>], route: &Arc<Route>) -> Option<&'a Arc<Route>> {
     let takes_all = |other: &&Arc<Route>| {
-        other.precedence(route).is_lt()
-            && other.path.covers(&route.path)
-            && Conditions::imply(&route.spec.matches, &other.spec.matches)
+        other.precedence(route).is_lt() && Conditions::imply(&route.spec.matches, &other.spec.matches)
     };
     routes.iter().copied().find(takes_all)
 }
@@ -92,10 +90,34 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_hides_the_expressions_behind_it() {
-        let found = shadowed(vec![spec("all", &[], "/"), spec("re", &[], "~^/item/[0-9]+$"), spec("p", &[], "/item/")]);
-        assert_eq!(found.len(), 1);
-        assert_eq!(found[0].0, "re");
+    fn a_prefix_hides_no_expression() {
+        assert!(
+            shadowed(vec![spec("all", &[], "/"), spec("re", &[], "~^/item/[0-9]+$"), spec("p", &[], "/item/")])
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn an_expression_that_matches_everything_hides_the_prefixes_and_shorter_expressions_behind_it() {
+        let all = || spec("all", &[], "~^/.*$");
+        let others = vec![
+            spec("exact", &[], "=/x"),
+            spec("longer", &[], "~^/item/[0-9]+$"),
+            spec("short", &[], "~/a+"),
+            spec("item", &[], "/item/"),
+            spec("root", &[], "/"),
+        ];
+        let hidden = ["short", "item", "root"].map(|name| (name.to_owned(), "all".to_owned()));
+        assert_eq!(shadowed([others.clone(), vec![all()]].concat()), hidden);
+        let mut get = all();
+        get.matches.methods = vec![Method::GET];
+        assert!(shadowed([others, vec![get]].concat()).is_empty());
+    }
+
+    #[test]
+    fn of_two_equal_expressions_the_later_is_hidden_whatever_their_anchors() {
+        let found = shadowed(vec![spec("bare", &[], "~/x/[0-9]"), spec("anchored", &[], "~^/x/[0-9]$")]);
+        assert_eq!(found, [("bare".into(), "anchored".into())]);
     }
 
     #[test]

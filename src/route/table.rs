@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The index of a listener's routes. Immutable; a look-up allocates nothing and costs what the request's own host and path
-/// cost, not what the number of routes would.
+/// cost, not what the number of routes would. Expressions are tried one by one, but only those of the request's own hosts.
 #[derive(Debug, Default)]
 pub struct Table {
     /// In the order of precedence, hosts aside.
@@ -95,6 +95,7 @@ pub(crate) mod tests {
     use crate::upstream::Cluster;
     use http::Method;
     use proptest::prelude::*;
+    use std::cmp::Reverse;
     use std::time::Duration;
 
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -195,10 +196,31 @@ pub(crate) mod tests {
     fn a_shorter_prefix_serves_where_the_longer_ones_conditions_fail() {
         let mut post = spec("post", &[], "/api/v1");
         post.matches.methods = vec![Method::POST];
-        let table = Table::build(vec![route(post), route(spec("rest", &[], "/api")), route(spec("re", &[], "~.*"))]);
+        let table = Table::build(vec![route(post), route(spec("rest", &[], "/api")), route(spec("re", &[], "~/x"))]);
         assert_eq!(find(&table, Method::POST, "a", "/api/v1/x").unwrap(), "post");
         assert_eq!(find(&table, Method::GET, "a", "/api/v1/x").unwrap(), "rest");
         assert_eq!(find(&table, Method::GET, "a", "/x").unwrap(), "re");
+    }
+
+    #[test]
+    fn an_expression_goes_before_the_prefixes_of_its_host_but_not_of_a_more_specific_one() {
+        let mut post = spec("post", &[], "~/item/[0-9]+");
+        post.matches.methods = vec![Method::POST];
+        let routes = [post, spec("all", &[], "/"), spec("item", &[], "/item/"), spec("own", &["a.test"], "/item/")];
+        let table = Table::build(routes.into_iter().map(route).collect());
+        assert_eq!(find(&table, Method::POST, "b", "/item/7").unwrap(), "post");
+        assert_eq!(find(&table, Method::GET, "b", "/item/7").unwrap(), "item", "its method is another");
+        assert_eq!(find(&table, Method::POST, "b", "/item/x").unwrap(), "item");
+        assert_eq!(find(&table, Method::POST, "a.test", "/item/7").unwrap(), "own");
+    }
+
+    /// Rank of a path condition, then its length: what is longer comes first.
+    fn rank(route: &Route) -> (u8, Reverse<usize>) {
+        match &route.spec.matches.path {
+            PathMatch::Exact(_) => (0, Reverse(0)),
+            PathMatch::Regex(source) => (1, Reverse(source.len())),
+            PathMatch::Prefix(path) => (2, Reverse(path.trim_end_matches('/').len())),
+        }
     }
 
     /// What the precedence means, said plainly: every route whose conditions hold, sorted by all criteria at once.
@@ -214,7 +236,9 @@ pub(crate) mod tests {
                     continue;
                 }
                 let better = best.as_ref().is_none_or(|(host, other)| {
-                    precedence(&pattern).cmp(&precedence(host)).then_with(|| route.precedence(other)).is_lt()
+                    let hosts = precedence(&pattern).cmp(&precedence(host));
+                    let paths = || rank(route).cmp(&rank(other));
+                    hosts.then_with(paths).then_with(|| route.precedence(other)).is_lt()
                 });
                 if better {
                     best = Some((pattern, route));
@@ -228,7 +252,8 @@ pub(crate) mod tests {
     fn any_spec() -> impl Strategy<Value = RouteSpec> {
         let hosts =
             prop::sample::subsequence(vec!["a.test", "b.a.test", "*.a.test", "1:*.a.test", "*.test", "*"], 0..3);
-        let paths = ["/", "/a", "/a/", "/a/b", "/a/b/c", "/ab", "=/a", "=/a/", "=/a/b", "~/a.*", "~/a/[a-c]", "~.*"];
+        let paths =
+            ["/", "/a", "/a/", "/a/b", "/a/b/c", "/ab", "=/a", "=/a/", "=/a/b", "~/a.*", "~/a/[a-c]", "~/a/.", "~.*"];
         let methods = prop::sample::subsequence(vec![Method::GET, Method::POST], 0..2);
         let headers = prop::sample::subsequence(vec!["x-a", "x-b"], 0..2);
         (hosts, prop::sample::select(paths.to_vec()), methods, headers, any::<bool>(), 0u64..3).prop_map(

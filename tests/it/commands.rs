@@ -147,14 +147,15 @@ fn explain_says_which_route_takes_a_request_and_why_others_do_not() {
 
 #[test]
 fn routes_are_listed_by_precedence_and_unreachable_ones_flagged() {
-    let text = "hosts: [a.test]\nroutes:\n  - { path: /, respond: 200 }\n  - { path: \"~^/x$\", respond: 201, name: hidden }\n  \
+    let text = "hosts: [a.test]\nroutes:\n  - { path: /, respond: 200, name: all }\n  - { path: =/x, respond: 200 }\n  \
+                - { path: \"~^/x$\", respond: 201, name: hidden }\n  - { path: \"~/y[0-9]\", respond: 202, name: seen }\n  \
                 - { path: /y/, method: GET, respond: 202 }\n";
     let folder = folder(&[("routes.yaml", text)]);
     let (code, out, err) = run(folder.path(), &["routes", "--routes", "routes.yaml"]);
     assert_eq!(code, 0, "{err}");
-    let place = |part: &str| out.find(part).unwrap_or_else(|| panic!("no {part}: {out}"));
-    assert!(place("/y/") < place("a.test / ") && place("a.test / ") < place("hidden"), "{out}");
-    assert!(out.contains("unreachable"), "{out}");
+    let lines: Vec<&str> = out.lines().filter(|line| line.contains("a.test") || line.contains("unreachable")).collect();
+    let parts = ["a.test =/x", "a.test ~/y[0-9]", "a.test ~^/x$", "unreachable: a.test=/x", "a.test /y/", "a.test / "];
+    assert!(lines.len() == parts.len() && lines.iter().zip(parts).all(|(line, part)| line.contains(part)), "{out}");
 }
 
 #[test]

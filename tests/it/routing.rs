@@ -89,6 +89,31 @@ async fn a_regular_expression_matches_the_whole_path() {
 }
 
 #[tokio::test]
+async fn a_regular_expression_goes_before_a_prefix_and_after_an_exact_path() {
+    let mut lines = vec![
+        ("path: /", "all"),
+        ("path: /item/", "prefix"),
+        ("path: =/item/7", "exact"),
+        ("path: \"~^/item/[0-9]+$\"", "long"),
+        ("path: \"~/item/.*[0-9]\"", "short"),
+    ];
+    for _ in 0..2 {
+        let proxy = routes(format!("hosts: [a.test]\nroutes:\n{}", answers(&lines))).start().await;
+        for (path, name) in [
+            ("/item/7", "exact"),
+            ("/item/8", "long"),
+            ("/item/x8", "short"),
+            ("/item/x", "prefix"),
+            ("/item", "prefix"),
+            ("/items", "all"),
+        ] {
+            assert_eq!(one(&proxy, "a.test", path).await, name, "{path}");
+        }
+        lines.reverse();
+    }
+}
+
+#[tokio::test]
 async fn more_conditions_win_over_fewer_whatever_the_order() {
     let mut lines = vec![
         ("path: /", "plain"),

@@ -60,7 +60,8 @@ pub(super) fn route() -> Section<WrittenRoute> {
         name: "route",
         doc: "A route: what is matched, which filters act, and what is done: to, redirect or respond.",
         fields: |f| {
-            let doc = "The path: /prefix/ (whole segments), =/exact, or ~regex for the whole path.";
+            let doc = "The path: /prefix/ (whole segments), =/exact, or ~regex for the whole path. An exact path goes before \
+                       a regular expression, this before the longest prefix.";
             let path = f.required("path", doc, path());
             written(f, path)
         },
