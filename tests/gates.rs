@@ -12,7 +12,7 @@
 
 mod closed_loop;
 
-use closed_loop::{CONNECTIONS, Clients, LIMIT};
+use closed_loop::{CONNECTIONS, Clients, LIMIT, PLAIN};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -55,7 +55,7 @@ fn run(rounds: usize) -> Vec<(String, u64)> {
     command.args([env!("CARGO_BIN_EXE_tidegate"), "run", "--config"]).arg(config);
     let mut traced = Traced::start(&mut command);
     let mut clients = Clients::open(traced.listening());
-    clients.ask(rounds);
+    clients.ask(rounds, &PLAIN);
     drop(clients);
     traced.terminate();
     let table = fs::read_to_string(counts).unwrap();

@@ -4,6 +4,7 @@
 //! are bounded and dropped, line ends are CRLF alone (CVE-2025-55315, CVE-2025-22871), trailers are bounded.
 
 use crate::message::Fields;
+use smallvec::SmallVec;
 
 /// Extension bytes taken in one message, all chunks together; more is an attack, not a feature.
 const MAX_EXTENSIONS: u32 = 16 * 1024;
@@ -52,7 +53,8 @@ pub struct Decoder {
     state: State,
     left: u64,
     extensions: u32,
-    trailers: Vec<u8>,
+    /// Mostly the empty line alone, for which nothing is allocated.
+    trailers: SmallVec<[u8; 16]>,
 }
 
 /// What the front of the input is.
@@ -79,7 +81,7 @@ pub enum Step {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { state: State::Size(0), left: 0, extensions: 0, trailers: Vec::new() }
+        Self { state: State::Size(0), left: 0, extensions: 0, trailers: SmallVec::new() }
     }
 }
 
@@ -157,7 +159,7 @@ impl Decoder {
             return Err(ChunkError::Trailers);
         }
         self.trailers.push(byte);
-        let ended = self.trailers == b"\r\n" || self.trailers.ends_with(b"\r\n\r\n");
+        let ended = self.trailers.as_slice() == b"\r\n" || self.trailers.ends_with(b"\r\n\r\n");
         Ok(if ended { State::End } else { State::Trailers })
     }
 

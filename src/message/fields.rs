@@ -211,6 +211,11 @@ pub struct Fields {
 }
 
 impl Fields {
+    /// An empty list that takes so many fields, of so many bytes together, before it grows.
+    pub fn with_capacity(fields: usize, bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), lines: Vec::with_capacity(fields) }
+    }
+
     /// Forgets every field and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();

@@ -18,7 +18,9 @@ pub struct Answer {
 impl Answer {
     /// An answer without body.
     pub fn new(status: StatusCode) -> Self {
-        Self { head: ResponseHead { status, version: Version::Http11, fields: Fields::default() }, body: Bytes::new() }
+        // Room for what is nearly always said, so that it does not grow field by field.
+        let fields = Fields::with_capacity(8, 256);
+        Self { head: ResponseHead { status, version: Version::Http11, fields }, body: Bytes::new() }
     }
 
     fn text(mut self, content_type: &str, body: impl Into<Bytes>) -> Self {
@@ -46,16 +48,19 @@ pub fn error(failure: &ProxyError, request: &RequestHead) -> Answer {
         answer.head.fields.push(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     }
     let text = status.canonical_reason().unwrap_or("Error");
-    let code = row.status;
-    let reason = row.reason;
+    let (code, reason) = (status.as_str(), row.reason);
+    // Joined and not formatted: one allocation of the right size.
     match form(request) {
-        Form::Html => answer.text(
-            "text/html; charset=utf-8",
-            format!("<!doctype html>\n<title>{code} {text}</title>\n<h1>{code} {text}</h1>\n<p>{reason}</p>\n"),
-        ),
-        Form::Json => answer
-            .text("application/json", format!("{{\"status\":{code},\"error\":\"{text}\",\"reason\":\"{reason}\"}}\n")),
-        Form::Text => answer.text("text/plain; charset=utf-8", format!("{code} {text}: {reason}\n")),
+        Form::Html => {
+            let (title, heading) = ("<!doctype html>\n<title>", "</title>\n<h1>");
+            let page = [title, code, " ", text, heading, code, " ", text, "</h1>\n<p>", reason, "</p>\n"];
+            answer.text("text/html; charset=utf-8", page.concat())
+        }
+        Form::Json => {
+            let object = ["{\"status\":", code, ",\"error\":\"", text, "\",\"reason\":\"", reason, "\"}\n"];
+            answer.text("application/json", object.concat())
+        }
+        Form::Text => answer.text("text/plain; charset=utf-8", [code, " ", text, ": ", reason, "\n"].concat()),
     }
 }
 
@@ -73,7 +78,8 @@ fn form(request: &RequestHead) -> Form {
         if kind.eq_ignore_ascii_case(b"text/html") || kind.eq_ignore_ascii_case(b"application/xhtml+xml") {
             return Form::Html;
         }
-        if kind.eq_ignore_ascii_case(b"application/json") || kind.to_ascii_lowercase().ends_with(b"+json") {
+        let suffix = kind.last_chunk::<5>().is_some_and(|end| end.eq_ignore_ascii_case(b"+json"));
+        if suffix || kind.eq_ignore_ascii_case(b"application/json") {
             return Form::Json;
         }
         if kind.eq_ignore_ascii_case(b"text/plain") {
@@ -123,8 +129,12 @@ pub fn redirect(status: StatusCode, location: &str) -> Answer {
 
 /// A direct response of a route.
 pub fn direct(respond: &Respond) -> Answer {
-    let head = ResponseHead { status: respond.status, version: Version::Http11, fields: respond.fields.clone() };
-    Answer { head, body: respond.body.clone() }
+    let mut answer = Answer::new(respond.status);
+    for field in respond.fields.iter() {
+        answer.head.fields.push(field.name, field.value);
+    }
+    answer.body = respond.body.clone();
+    answer
 }
 
 /// Whether an answer's body is really sent: not to HEAD, not with 204 and 304.
@@ -149,6 +159,7 @@ mod tests {
     #[test]
     fn an_error_has_the_form_that_accept_names() {
         assert!(body("text/html,application/xhtml+xml,*/*;q=0.8").starts_with("<!doctype html>"));
+        assert!(body("application/problem+JSON;q=1").starts_with('{'));
         assert_eq!(body("application/json"), "{\"status\":404,\"error\":\"Not Found\",\"reason\":\"no_route\"}\n");
         assert_eq!(body("*/*"), "404 Not Found: no_route\n");
     }

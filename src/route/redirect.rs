@@ -4,6 +4,7 @@ use crate::filter::rewrite::PathEdit;
 use crate::message::{RequestHead, Scheme};
 use crate::model::{HostPattern, HttpsRedirect, RedirectSpec, ValueError, WildcardDepth};
 use http::StatusCode;
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// A compiled redirect; what it does not say is taken from the request.
@@ -53,9 +54,9 @@ impl Redirect {
             (None, Some(_)) => None,
             (None, None) => head.port,
         };
-        let mut path = head.path.clone();
+        let mut path = Cow::Borrowed(head.path.as_str());
         if let Some(edit) = &self.path
-            && !edit.apply(&mut path, prefix)
+            && !edit.apply(path.to_mut(), prefix)
         {
             return None;
         }
