@@ -10,6 +10,7 @@ use crate::proxy::remote::{H2Wire, Remote, Wire};
 use crate::proxy::request::{Downstream, Request};
 use crate::proxy::worker::Connection;
 use crate::upstream::{Cluster, ConnectError, Endpoint, Lease, Outcome, Permit, Shared, connect};
+use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::future::{Future, poll_fn};
@@ -71,15 +72,7 @@ pub async fn send<D: Downstream>(
     down: &mut D,
     deadline: &mut Deadline,
 ) -> Result<Remote, ProxyError> {
-    let ends = (connection.peer, connection.local);
-    let open = async || handshake(cluster, &endpoint, ends).await;
-    let senders = &connection.worker.senders.0;
-    let obtained = if cluster.may_reuse_connections() {
-        senders.obtain(&endpoint, |sender| !sender.is_closed(), open).await.map(Stream::Shared)
-    } else {
-        open().await.map(Stream::Own)
-    };
-    let mut stream = obtained.map_err(|error| connect_failed(&endpoint, error))?;
+    let mut stream = stream_to(connection, cluster, &endpoint).await?;
     let empty = matches!(poll_fn(|cx| Poll::Ready(down.poll_data(cx))).await, Poll::Ready(Ok(None)));
     let (slot, body) = slot(empty);
     let message =
@@ -99,19 +92,7 @@ pub async fn send<D: Downstream>(
         permit,
     };
     let sent_at = Instant::now();
-    let mut answer = pin!(answer);
-    let outcome = poll_fn(|cx| {
-        push_body(cx, &mut remote, request, down)?;
-        if let Poll::Ready(result) = answer.as_mut().poll(cx) {
-            return Poll::Ready(result.map_err(|error| failed(&error)));
-        }
-        if remote.sent && down.poll_gone(cx).is_ready() {
-            return Poll::Ready(Err(ProxyError::Gone));
-        }
-        deadline.poll(cx).map(|()| Err(ProxyError::Timeout))
-    })
-    .await;
-    let outcome = outcome.inspect_err(|error| match error {
+    let outcome = wait(answer, &mut remote, request, down, deadline).await.inspect_err(|error| match error {
         ProxyError::Reset => remote.endpoint.report(Outcome::Reset),
         ProxyError::Timeout => remote.endpoint.report(Outcome::Timeout),
         _ => {}
@@ -126,7 +107,46 @@ pub async fn send<D: Downstream>(
     Ok(remote)
 }
 
-fn receive(remote: &mut Remote, request: &mut Request, incoming: hyper::body::Incoming) {
+/// A place on a connection to the endpoint, made where there is none.
+async fn stream_to(
+    connection: &Connection,
+    cluster: &Arc<Cluster>,
+    endpoint: &Arc<Endpoint>,
+) -> Result<Stream, ProxyError> {
+    let ends = (connection.peer, connection.local);
+    let open = async || handshake(cluster, endpoint, ends).await;
+    let senders = &connection.worker.senders.0;
+    let obtained = if cluster.may_reuse_connections() {
+        senders.obtain(endpoint, |sender| !sender.is_closed(), open).await.map(Stream::Shared)
+    } else {
+        open().await.map(Stream::Own)
+    };
+    obtained.map_err(|error| connect_failed(endpoint, error))
+}
+
+/// Waits for the head of the answer, sending the body meanwhile.
+async fn wait<D: Downstream>(
+    answer: impl Future<Output = hyper::Result<http::Response<Incoming>>>,
+    remote: &mut Remote,
+    request: &mut Request,
+    down: &mut D,
+    deadline: &mut Deadline,
+) -> Result<http::Response<Incoming>, ProxyError> {
+    let mut answer = pin!(answer);
+    poll_fn(|cx| {
+        push_body(cx, remote, request, down)?;
+        if let Poll::Ready(result) = answer.as_mut().poll(cx) {
+            return Poll::Ready(result.map_err(|error| failed(&error)));
+        }
+        if remote.sent && down.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(ProxyError::Gone));
+        }
+        deadline.poll(cx).map(|()| Err(ProxyError::Timeout))
+    })
+    .await
+}
+
+fn receive(remote: &mut Remote, request: &mut Request, incoming: Incoming) {
     let fields = &mut request.response.fields;
     hop::strip(fields, hop::connection_options(fields));
     let length = fields.get(crate::message::FieldId::ContentLength).and_then(crate::http1::framing::decimal);
