@@ -8,10 +8,12 @@ pub mod forwarded;
 pub mod head;
 pub mod hop;
 pub mod io;
+pub mod names;
 pub mod normalize;
 pub mod random;
 
 pub use context::{RequestContext, TlsInfo};
-pub use fields::{Field, FieldId, Fields, Name};
+pub use fields::{Field, Fields};
 pub use head::{RequestHead, ResponseHead, Scheme, Version};
 pub use io::Io;
+pub use names::{FieldId, Name};
