@@ -3,10 +3,12 @@
 use super::echo;
 use crate::app::{self, Opened};
 use crate::config::Config;
+use crate::message::random;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -26,9 +28,8 @@ pub struct DemoArgs {
 /// Runs the demonstration until a signal ends it.
 pub(super) fn demo(args: DemoArgs) -> ExitCode {
     let temporary = args.folder.is_none();
-    let folder =
-        args.folder.unwrap_or_else(|| std::path::PathBuf::from(format!("/tmp/tidegate-demo-{}", std::process::id())));
-    let code = match prepare(&folder) {
+    let folder = args.folder.unwrap_or_else(|| PathBuf::from(format!("/tmp/tidegate-demo-{:016x}", random::next())));
+    let code = match make(&folder, temporary).and_then(|()| prepare(&folder)) {
         Err(error) => super::fail(&format!("the demonstration cannot be set up in {}: {error}", folder.display())),
         Ok(()) => run(&folder),
     };
@@ -37,6 +38,11 @@ pub(super) fn demo(args: DemoArgs) -> ExitCode {
         let _ = fs::remove_dir_all(&folder);
     }
     code
+}
+
+/// A private key is kept here: the folder is ours alone, and a temporary one is new.
+fn make(folder: &Path, new: bool) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o700).recursive(!new).create(folder)
 }
 
 fn run(folder: &Path) -> ExitCode {
@@ -52,7 +58,6 @@ fn run(folder: &Path) -> ExitCode {
 
 /// Writes certificates, configuration and routes, and starts the upstreams.
 fn prepare(folder: &Path) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
     certificates(folder).map_err(io::Error::other)?;
     let (v1, v2) = (echo::start("v1")?, echo::start("v2")?);
     fs::write(folder.join("gate.yaml"), gate(free(HTTP), free(HTTPS), free(ADMIN)))?;

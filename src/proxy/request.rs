@@ -110,16 +110,7 @@ impl Request {
     pub fn finish(&self, worker: &Worker, listener: &ListenerSnapshot) {
         let duration = self.ctx.started.elapsed();
         if let Some(route) = &self.route {
-            route.metrics.ended(self.ctx.status);
-            if let Some(filter) = self.ctx.audited {
-                route.metrics.audited(filter);
-            }
-            if let Some(reason) = self.ctx.reason {
-                route.metrics.refused(reason);
-            }
-            route.metrics.duration.observe(duration);
-            route.metrics.request_bytes.add(self.ctx.bytes_in);
-            route.metrics.response_bytes.add(self.ctx.bytes_out);
+            route.metrics.finished(&self.ctx, duration);
         }
         if let Some(reason) = self.ctx.reason {
             worker.count_own(&listener.spec.name, reason);

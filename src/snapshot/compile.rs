@@ -116,7 +116,12 @@ impl Compiler<'_> {
             return Some(Arc::new(route.moved(&spec)));
         }
         match Route::compile(&spec, |name| clusters.get(name).map(|held| Arc::clone(&held.cluster)), self.registry) {
-            Ok(route) => Some(Arc::new(route)),
+            Ok(route) => {
+                if let Some(previous) = previous {
+                    route.metrics.follow(&previous.metrics);
+                }
+                Some(Arc::new(route))
+            }
             Err(faults) => self.refused(&spec, &faults, previous, clusters),
         }
     }
