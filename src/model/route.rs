@@ -20,7 +20,8 @@ pub struct RouteSpec {
     pub policies: Vec<Policy>,
     /// What is done with a request that matches.
     pub action: Action,
-    /// From the request's head to the last byte of the response; `None`: no limit. Default 60 s (not for upgrades).
+    /// From the request's head to the last byte of the response; `None` (default): no limit but silence, so that
+    /// event streams and large bodies are not cut. Never for upgrades.
     pub request_timeout: Option<Duration>,
     /// From sending an attempt to the head of its response; `None`: only the request's limit.
     pub try_timeout: Option<Duration>,

@@ -20,7 +20,7 @@ pub use action::{MAX_WEIGHT, REDIRECT_STATUS, RESPOND_STATUS};
 pub use document::looks_like_routes;
 pub use health::{HEALTHY, INTERVAL, TIMEOUT, UNHEALTHY};
 pub use keep::keep_last_good;
-pub use route::{IDLE_TIMEOUT, MAX_ATTEMPTS, REQUEST_TIMEOUT};
+pub use route::{IDLE_TIMEOUT, MAX_ATTEMPTS};
 
 use crate::config::decode::{Decoder, Files};
 use crate::config::schema::Schema;

@@ -11,8 +11,6 @@ use crate::config::values;
 use crate::model::{HostPattern, Match, Origin, PathMatch, Policy, RetryOn, RetrySpec, RouteSpec, ValueError};
 use std::time::Duration;
 
-/// From the request's head to the last byte of the response: longer than any page takes, shorter than a user waits.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest silence in either body: what streams should say something once a minute.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// More attempts than this only help an overload along.
@@ -41,7 +39,7 @@ pub(super) struct Patience {
 
 impl Patience {
     pub(super) fn decode(f: &mut Fields<'_, '_>) -> Self {
-        let doc = "From the request's head to the last byte of the response; `off`: no limit. Default 60s.";
+        let doc = "From the request's head to the last byte of the response. Default off: silence is limited by idle_timeout, and streams may last.";
         let request = f.optional("timeout", doc, limit());
         let doc = "From sending one attempt to the head of its response; `off`: only the request's limit. Default off.";
         let each_try = f.optional("try_timeout", doc, limit());
@@ -120,7 +118,7 @@ impl WrittenRoute {
             action: self.action?.resolve(&path),
             matches: Match { path, ..self.matches },
             policies,
-            request_timeout: own.request.or(all.request).unwrap_or(Some(REQUEST_TIMEOUT)),
+            request_timeout: own.request.or(all.request).flatten(),
             try_timeout: own.each_try.or(all.each_try).flatten(),
             idle_timeout: own.idle.or(all.idle).unwrap_or(IDLE_TIMEOUT),
             retry: own.retry.or_else(|| all.retry.clone()).unwrap_or_default(),

@@ -244,3 +244,10 @@ proptest! {
         let _ = read(&text);
     }
 }
+
+#[test]
+fn a_request_may_last_unless_its_route_says_otherwise() {
+    let fragment = good("a.test/: x\n");
+    assert_eq!(fragment.routes[0].request_timeout, None);
+    assert_eq!(fragment.routes[0].idle_timeout, super::IDLE_TIMEOUT);
+}
