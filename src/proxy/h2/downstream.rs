@@ -4,7 +4,7 @@ use super::body::IncomingBody;
 use super::response::{Open, Relay, ResponseBody};
 use super::{LocalExecutor, Rewind, convert};
 use crate::http1::{Buffer, Conn, Deadline, HeadError};
-use crate::message::{FieldId, Io, RequestHead, hop};
+use crate::message::{FieldId, Io, RequestHead, hop, random};
 use crate::model::{Limits, ListenerSpec};
 use crate::proxy::error::ProxyError;
 use crate::proxy::forward::forward;
@@ -169,9 +169,23 @@ fn check_limits(head: &RequestHead, limits: &Limits) -> Result<(), ProxyError> {
 /// RFC 8441 section 5: HTTP/2 needs neither key nor accept; HTTP/1.1 does.
 fn websocket(request: &mut crate::proxy::request::Request) -> crate::http1::BodyKind {
     if request.upgrade.eq_ignore_ascii_case(b"websocket") {
-        request.head.fields.set(FieldId::SecWebSocketKey, b"dGlkZWdhdGUtcHJveHktMQ==");
+        request.head.fields.set(FieldId::SecWebSocketKey, &websocket_key());
     }
     crate::http1::BodyKind::None
+}
+
+/// A new nonce for each connection (RFC 6455 section 4.1): 16 bytes in base64, drawn as text. The last digit carries 2 bits.
+fn websocket_key() -> [u8; 24] {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let draw = |digits: &[u8]| {
+        let at = usize::try_from(random::below(digits.len() as u64)).unwrap_or(0);
+        digits.get(at).copied().unwrap_or(b'A')
+    };
+    let mut key = [b'='; 24];
+    for (place, digit) in key.iter_mut().take(22).enumerate() {
+        *digit = if place < 21 { draw(DIGITS) } else { draw(b"AQgw") };
+    }
+    key
 }
 
 fn own(mut open: Open, answer: Answer) -> HttpResponse<ResponseBody> {
@@ -268,4 +282,20 @@ impl crate::proxy::request::Downstream for NoBody {
     }
 
     fn inform(&mut self, _head: &crate::message::ResponseHead, _version: crate::message::Version) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_websocket_key_is_sixteen_other_bytes_in_base64() {
+        let keys: std::collections::HashSet<_> = (0..100).map(|_| websocket_key()).collect();
+        assert_eq!(keys.len(), 100);
+        for key in keys {
+            let (text, padding) = key.split_at(22);
+            assert!(text.iter().all(|b| b.is_ascii_alphanumeric() || b"+/".contains(b)));
+            assert!(b"AQgw".contains(&text[21]) && padding == b"==");
+        }
+    }
 }
