@@ -1,26 +1,31 @@
 # Everything one does with this repository from a shell; `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help test prerequisites fmt lint doc unit bench demo
+.PHONY: help test prerequisites control-plane fmt lint doc unit bench demo cluster image
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
 # One after the other, cheapest first, also under `make -j`: each step reuses what the one before it compiled.
 test: ## Everything that a change must pass: format, lints, documentation, all tests
-	@echo "== 1/5 prerequisites"
+	@echo "== 1/6 prerequisites"
 	@tests/prerequisites.sh
-	@echo "== 2/5 format"
+	@echo "== 2/6 format"
 	cargo fmt --check
-	@echo "== 3/5 lints"
+	@echo "== 3/6 lints"
 	cargo clippy --locked --all-targets -- -D warnings
-	@echo "== 4/5 documentation"
+	@echo "== 4/6 documentation"
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps
-	@echo "== 5/5 tests"
+	@echo "== 5/6 control plane"
+	@tests/cluster/control-plane/build.sh
+	@echo "== 6/6 tests"
 	cargo test --locked
 	@echo "== all passed"
 
 prerequisites: ## What the tests need; installs what is missing where it may (root on Debian)
 	tests/prerequisites.sh
+
+control-plane: ## The Kubernetes control plane of the tests; built once, about 10 minutes
+	tests/cluster/control-plane/build.sh
 
 fmt: ## Format the code
 	cargo fmt
@@ -39,3 +44,10 @@ bench: ## Tidegate beside HAProxy and nginx (needs root for a network namespace;
 
 demo: ## A proxy with two echo upstreams to play with, configuration and curl commands printed
 	cargo run --release -- demo
+
+cluster: ## A Kubernetes cluster of three nodes with a gate on each, to play with; Ctrl-C removes it
+	@tests/cluster/control-plane/build.sh
+	@TIDEGATE_CLUSTER_ROLE=stay cargo test --locked --test cluster
+
+image: ## The container image, an OCI archive in target/image, made without a container engine
+	deploy/image.sh

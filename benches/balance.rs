@@ -11,9 +11,9 @@ use tidegate::upstream::{Cluster, Outcome, Pool};
 
 /// So many endpoints; `weights` says whether they differ.
 fn cluster(balance: BalancePolicy, size: u32, weights: bool) -> Arc<Cluster> {
-    let endpoint = |n: u32| EndpointSpec {
-        address: SocketAddr::from((Ipv4Addr::from_bits(0x0a00_0000 + n), 80)),
-        weight: if weights { 1 + n % 5 } else { 1 },
+    let endpoint = |n: u32| {
+        let address = SocketAddr::from((Ipv4Addr::from_bits(0x0a00_0000 + n), 80));
+        EndpointSpec::new(address, if weights { 1 + n % 5 } else { 1 })
     };
     let spec = ClusterSpec::new("bench", Origin::default(), (0..size).map(endpoint).collect());
     Cluster::new(&ClusterSpec { balance, ..spec }, None, &Registry::new(1, 1000))

@@ -1,7 +1,7 @@
 //! Tidegate, the front door of a bare-metal Kubernetes cluster: the rooms, from the bottom up.
 //!
 //! Arrows point down only: 0 `model`, `message`, `lifecycle`; 1 `config`, `telemetry`, `tls`, `http1`; 2 `upstream`, `source`;
-//! 3 `filter`; 4 `route`; 5 `snapshot`; 6 `proxy`, `admin`; 7 `listener`; 8 `app`, `cli`.
+//! 3 `filter`, `kubernetes`; 4 `route`; 5 `snapshot`; 6 `proxy`, `admin`; 7 `listener`; 8 `app`, `cli`.
 #![cfg_attr(
     test,
     allow(
@@ -18,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod filter;
 pub mod http1;
+pub mod kubernetes;
 pub mod lifecycle;
 pub mod listener;
 pub mod message;

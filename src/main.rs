@@ -1,7 +1,4 @@
-//! The process: its allocator and its commands.
-
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+//! The process: its commands.
 
 fn main() -> std::process::ExitCode {
     tidegate::cli::main()

@@ -7,6 +7,7 @@
 mod api;
 mod console;
 mod control;
+mod door;
 mod host;
 mod pages;
 mod probes;
@@ -20,6 +21,8 @@ use crate::source::Report;
 use crate::telemetry::families::{self, CLASSES, class_index};
 use crate::telemetry::{Connections, Counter, Log, Registry, Seldom};
 use bytes::Bytes;
+use door::Visitor;
+pub use door::{Door, open_socket};
 use http::header::{ALLOW, HOST, HeaderName, HeaderValue, ORIGIN};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -34,7 +37,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
@@ -85,13 +88,14 @@ pub struct Handles {
     pub drain: Option<mpsc::Sender<()>>,
 }
 
-/// Answers requests on `listener` until it is dropped. Runs on the control thread.
-pub async fn serve(listener: TcpListener, config: AdminConfig, handles: Handles, tasks: Tasks) {
+/// Answers requests at `door` until it is dropped. Runs on the control thread.
+pub async fn serve(door: impl Into<Door>, config: AdminConfig, handles: Handles, tasks: Tasks) {
+    let door = door.into();
     let places = Arc::new(Semaphore::new(config.connections));
     let desk = Arc::new(Desk::new(config, handles));
     let warn = Seldom::new(Duration::from_secs(10));
     loop {
-        let (stream, peer) = match listener.accept().await {
+        let visitor = match door.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 if let Some(before) = warn.allow() {
@@ -105,14 +109,17 @@ pub async fn serve(listener: TcpListener, config: AdminConfig, handles: Handles,
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
         let desk = Arc::clone(&desk);
         let connection = async move {
-            converse(stream, peer, desk).await;
+            match visitor {
+                Visitor::Port(stream, peer) => converse(stream, peer, desk).await,
+                Visitor::Socket(stream) => converse(stream, door::HERE, desk).await,
+            }
             drop(place);
         };
         tasks.spawn_passing("admin connection", connection).detach();
     }
 }
 
-async fn converse(stream: TcpStream, peer: SocketAddr, desk: Arc<Desk>) {
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, peer: SocketAddr, desk: Arc<Desk>) {
     let service = service_fn(move |request| {
         let desk = Arc::clone(&desk);
         async move { Ok::<_, Infallible>(desk.answer(request, peer).await) }

@@ -7,6 +7,7 @@ use crate::lifecycle::Readiness;
 use crate::telemetry::families;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 struct Port {
     address: SocketAddr,

@@ -3,28 +3,28 @@
 //! Threads: this one is the control thread (sources, publisher, health checks, listeners' sockets, admin port); one more for
 //! each worker; one for the access log.
 
+mod admin;
+mod sources;
 mod stop;
 mod worker;
 
 pub use stop::Ended;
 
-use crate::admin::{self, AdminConfig};
 use crate::config::{Access, AccessFormat, Config, LogFormat};
 use crate::lifecycle::{Drain, Draining, Ending, Readiness, ReadinessGuard, Signal, Signals, Tasks};
 use crate::listener::{self, Bound, Capacity, Listeners, Settings, Wiring};
-use crate::model::{Fragment, Problem};
+use crate::model::Problem;
 use crate::proxy::Parts;
-use crate::snapshot::{Publisher, Shared};
-use crate::source::{self, FileSource, Report, Source};
+use crate::snapshot::Shared;
+use crate::source::Report;
 use crate::telemetry::access_log::{AccessLog, AccessLogConfig, Output, Writer};
 use crate::telemetry::{Connections, Format, Log, Registry, families, log};
-use crate::upstream::health;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use worker::Workers;
@@ -39,6 +39,8 @@ pub enum Error {
     AccessLog(#[source] io::Error),
     #[error("the admin port {0} cannot be opened; choose another by admin.address or --admin")]
     Admin(SocketAddr, #[source] io::Error),
+    #[error("the admin socket {} cannot be opened; choose another by admin.socket", .0.display())]
+    AdminSocket(PathBuf, #[source] io::Error),
     #[error("threads or signals cannot be set up")]
     Io(#[from] io::Error),
     #[error("no listener could be opened: see the problems above")]
@@ -105,6 +107,7 @@ struct Control {
     signals: Signals,
     ending: Ending,
     ready: Option<ReadinessGuard>,
+    status: Option<sources::Status>,
 }
 
 impl App {
@@ -138,18 +141,19 @@ impl App {
         let signals = Signals::listen()?;
         let ready = Some(self.readiness.guard("first configuration and listeners"));
         let (reload, reloads) = mpsc::channel(1);
-        let report = self.start_sources(reloads);
+        let (report, status) = self.start_sources(reloads);
         let (bound, bound_reader) = watch::channel(Vec::new());
         let admin = self.start_admin(report.clone(), bound_reader).await?;
         let wiring = Wiring {
             lookup: lookup(&self.shared),
+            share_ports: self.config.share_ports,
             capacity: Arc::clone(&self.capacity),
             draining: self.draining.clone(),
             registry: self.registry.clone(),
         };
         let (listeners, inboxes) = Listeners::new(self.config.worker_count(), wiring);
         let workers = Workers::start(inboxes, &self.parts())?;
-        let mut control = Control { listeners, report, bound, reload, signals, ending, ready };
+        let mut control = Control { listeners, report, bound, reload, signals, ending, ready, status };
         let outcome = self.control(&mut control, admin, opened).await;
         stop::shut_down(self, control, workers, outcome).await
     }
@@ -162,55 +166,6 @@ impl App {
             connections: self.connections.clone(),
             registry: self.registry.clone(),
         }
-    }
-
-    /// Starts what delivers fragments, what publishes them, and checks of each cluster that comes to serve.
-    fn start_sources(&self, reloads: mpsc::Receiver<()>) -> watch::Receiver<Report> {
-        let (install, install_slot) = source::slot("install", true);
-        install.deliver(
-            Fragment { listeners: self.config.listeners.clone(), tls: self.config.tls.clone(), ..Fragment::default() },
-            Vec::new(),
-        );
-        let (feed, files_slot) = source::slot("files", true);
-        let files = FileSource::new(self.config.routes.clone(), self.config.certificates.clone(), reloads);
-        self.tasks.spawn_local("file source", files.run(feed)).detach();
-        let slots = vec![install_slot, files_slot];
-        let (publisher, report) = Publisher::new(self.shared.clone(), slots, self.registry.clone());
-        let tasks = self.tasks.clone();
-        let publisher = publisher.on_cluster(move |cluster| {
-            tasks.spawn_passing("health checks", health::run(Arc::downgrade(cluster))).detach();
-        });
-        self.tasks
-            .spawn_local("publisher", async move {
-                publisher.run().await;
-                drop(install);
-            })
-            .detach();
-        report
-    }
-
-    async fn start_admin(
-        &self,
-        report: watch::Receiver<Report>,
-        bound: watch::Receiver<Vec<(String, SocketAddr)>>,
-    ) -> Result<Option<SocketAddr>, Error> {
-        let Some(address) = self.config.admin.address else { return Ok(None) };
-        let listener = TcpListener::bind(address).await.map_err(|error| Error::Admin(address, error))?;
-        let address = listener.local_addr()?;
-        let handles = admin::Handles {
-            registry: self.registry.clone(),
-            readiness: self.readiness.clone(),
-            log: self.log.clone(),
-            connections: self.connections.clone(),
-            shared: self.shared.clone(),
-            report,
-            bound,
-            drain: None,
-        };
-        let config = AdminConfig { api: self.config.admin.api, ..AdminConfig::default() };
-        self.tasks.spawn_local("admin port", admin::serve(listener, config, handles, self.tasks.clone())).detach();
-        tracing::info!(%address, "admin port open");
-        Ok(Some(address))
     }
 
     /// Follows published configurations and signals until one of them ends the process.

@@ -32,9 +32,13 @@ pub(super) async fn shut_down(
         }
         Err(_) => 0,
     };
-    // 5. What is left is cut.
+    // 5. The cluster hears that another gate is to write for all.
+    if let Some(status) = control.status.take() {
+        status.end().await;
+    }
+    // 6. What is left is cut.
     workers.stop();
-    // 6. What was recorded is written.
+    // 7. What was recorded is written.
     if let Some(writer) = app.writer
         && !writer.finish(FLUSH)
     {
@@ -42,7 +46,7 @@ pub(super) async fn shut_down(
     }
     outcome?;
     tracing::info!(cut, "stopped");
-    // 7. The exit code says whether anything was cut.
+    // 8. The exit code says whether anything was cut.
     Ok(if cut == 0 { Ended::Drained } else { Ended::Cut(cut) })
 }
 

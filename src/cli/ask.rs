@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 use thiserror::Error;
@@ -14,31 +15,44 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Why there is no answer.
 #[derive(Debug, Error)]
 enum AskError {
-    #[error("{0:?} is not an admin address; write it as 127.0.0.1:9901")]
+    #[error("{0:?} is not an admin address; write it as 127.0.0.1:9901 or unix:/run/tidegate/admin.sock")]
     Address(String),
     #[error("the admin port {address} does not answer")]
     Io {
-        address: SocketAddr,
+        address: String,
         #[source]
         source: io::Error,
     },
     #[error("the admin port answers {status}: {body}")]
     Status { status: u16, body: String },
     #[error("{0} does not speak HTTP; is it the admin port?")]
-    Garbage(SocketAddr),
+    Garbage(String),
 }
+
+/// Begins the path of a socket file where an address may stand too.
+const UNIX: &str = "unix:";
 
 /// Asks for a page; what is wrong is told on standard error.
 pub(super) fn ask(admin: &str, path: &str, query: &[(&str, &str)]) -> Result<String, ExitCode> {
-    get(admin, path, query).map_err(|error| {
-        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-        super::fail(&format!("{error}{cause}"))
-    })
+    get(admin, path, query).map_err(|error| told(&error))
+}
+
+/// Asks for a page that says yes by 200 and no by 503, with the reasons in its body.
+pub(super) fn ask_whether(admin: &str, path: &str) -> Result<Result<String, String>, ExitCode> {
+    match get(admin, path, &[]) {
+        Ok(yes) => Ok(Ok(yes)),
+        Err(AskError::Status { status: 503, body }) => Ok(Err(body)),
+        Err(error) => Err(told(&error)),
+    }
+}
+
+fn told(error: &AskError) -> ExitCode {
+    let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    super::fail(&format!("{error}{cause}"))
 }
 
 /// The body of a 200.
 fn get(admin: &str, path: &str, query: &[(&str, &str)]) -> Result<String, AskError> {
-    let address = resolve(admin)?;
     let mut target = path.to_owned();
     for (at, (name, value)) in query.iter().enumerate() {
         target.push(if at == 0 { '?' } else { '&' });
@@ -46,11 +60,17 @@ fn get(admin: &str, path: &str, query: &[(&str, &str)]) -> Result<String, AskErr
         target.push('=');
         escape(value, &mut target);
     }
-    let answer = exchange(address, &target).map_err(|source| AskError::Io { address, source })?;
+    let failed = |source| AskError::Io { address: admin.to_owned(), source };
+    let answer = match admin.strip_prefix(UNIX) {
+        Some(path) => UnixStream::connect(path).and_then(|stream| exchange(stream, &target)),
+        None => TcpStream::connect_timeout(&resolve(admin)?, PATIENCE).and_then(|stream| exchange(stream, &target)),
+    };
+    let answer = answer.map_err(failed)?;
+    let garbage = || AskError::Garbage(admin.to_owned());
     let text = String::from_utf8_lossy(&answer);
-    let (head, body) = text.split_once("\r\n\r\n").ok_or(AskError::Garbage(address))?;
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(garbage)?;
     let status = head.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).and_then(|code| code.parse().ok());
-    match status.ok_or(AskError::Garbage(address))? {
+    match status.ok_or_else(garbage)? {
         200 => Ok(body.to_owned()),
         status => Err(AskError::Status { status, body: body.trim().to_owned() }),
     }
@@ -64,14 +84,31 @@ fn resolve(admin: &str) -> Result<SocketAddr, AskError> {
 }
 
 /// HTTP/1.0, so that the answer ends with the connection and comes in one piece.
-fn exchange(address: SocketAddr, target: &str) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(format!("GET {target} HTTP/1.0\r\nHost: {address}\r\nAccept: */*\r\n\r\n").as_bytes())?;
+fn exchange(mut stream: impl Patient, target: &str) -> io::Result<Vec<u8>> {
+    stream.be_patient()?;
+    stream.write_all(format!("GET {target} HTTP/1.0\r\nHost: localhost\r\nAccept: */*\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     Ok(answer)
+}
+
+/// A stream that gives up after [`PATIENCE`].
+trait Patient: Read + Write {
+    fn be_patient(&self) -> io::Result<()>;
+}
+
+impl Patient for TcpStream {
+    fn be_patient(&self) -> io::Result<()> {
+        self.set_read_timeout(Some(PATIENCE))?;
+        self.set_write_timeout(Some(PATIENCE))
+    }
+}
+
+impl Patient for UnixStream {
+    fn be_patient(&self) -> io::Result<()> {
+        self.set_read_timeout(Some(PATIENCE))?;
+        self.set_write_timeout(Some(PATIENCE))
+    }
 }
 
 fn escape(value: &str, out: &mut String) {

@@ -1,14 +1,19 @@
 //! Which commands are there, and who answers each?
 
 mod ask;
+pub mod audit;
 pub mod check;
+pub mod cluster;
 pub mod demo;
 mod echo;
 pub mod explain;
+mod manifest;
 mod offline;
+mod ready;
 pub mod routes;
 pub mod run;
 
+use crate::config::kubernetes::Settings;
 use crate::config::schema::Schema;
 use crate::config::{Config, install};
 use crate::model::Problem;
@@ -30,15 +35,19 @@ A first use needs one routes file:
 
 Then:
   tidegate check routes.yaml                every mistake with line, column and what would be right
+  kubectl get cm routes -o yaml | tidegate check -    the same for routes in a ConfigMap
   tidegate explain GET http://shop.example.com/api/   which route takes a request, and why not the others
   tidegate run --config gate.yaml           listeners, certificates, limits: an install configuration
+  tidegate run --kubernetes                 routes from the cluster of your kubeconfig, or of the pod it runs in
   tidegate schema routes > routes.schema.json         for editors that complete and validate
+  tidegate audit                            which node ports a Kubernetes cluster opens, and what replaces them
   tidegate demo                             everything at once, in a temporary folder";
 
 /// The front door of a bare-metal Kubernetes cluster, and a reverse proxy for anything else.
 ///
 /// Takes HTTP and HTTPS on the machine's own ports, checks headers, routes by host and path, and balances over endpoints.
-/// Routes are read from files and changed while running; what serves is never replaced by something that does not compile.
+/// Routes are read from files or from the cluster and changed while running; what serves is never replaced by something that
+/// does not compile.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, after_help = TEACH, propagate_version = true)]
 pub struct Cli {
@@ -58,6 +67,10 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// List the routes in the order in which they are tried
     Routes(routes::RoutesArgs),
+    /// Ask a running proxy whether it is ready, or just alive: the probe of its container
+    Ready(ready::ReadyArgs),
+    /// List what opens node ports in a Kubernetes cluster, and what replaces each
+    Audit(audit::AuditArgs),
     /// Print the JSON Schema of a kind of file
     #[command(after_help = "Editors with the YAML language server take it from a first line such as\n  \
                             # yaml-language-server: $schema=routes.schema.json")]
@@ -135,6 +148,8 @@ fn answer(cli: Cli) -> ExitCode {
         Command::Check(args) => check::check(&args, &mut out),
         Command::Explain(args) => explain::explain(&args, &mut out),
         Command::Routes(args) => routes::routes(&args, &mut out),
+        Command::Ready(args) => ready::ready(&args, &mut out),
+        Command::Audit(args) => audit::audit(&args, &mut out),
         Command::Schema { kind } => schema(kind, &mut out),
         Command::Version => version(&mut out),
         Command::Completions { shell } => completions(shell, &mut out),
@@ -217,13 +232,13 @@ pub struct ConfigArgs {
     /// Install configuration; the other flags are for runs without one
     #[arg(long, short, value_name = "FILE", conflicts_with_all = ["routes", "http", "https", "workers", "certificate"])]
     pub config: Option<std::path::PathBuf>,
-    /// Routes file, or folder of *.yaml files; may be repeated
-    #[arg(long, value_name = "FILE_OR_FOLDER", default_value = crate::config::ROUTES)]
+    /// Routes file, or folder of *.yaml files; may be repeated; default: routes.yaml
+    #[arg(long, value_name = "FILE_OR_FOLDER")]
     pub routes: Vec<std::path::PathBuf>,
     /// Where to listen for http: :8080, 127.0.0.1:8080, or off
     #[arg(long, value_name = "ADDR", default_value = crate::config::flags::HTTP)]
     pub http: String,
-    /// Where to listen for https, when there is a certificate
+    /// Where to listen for https, when there is a certificate or a cluster
     #[arg(long, value_name = "ADDR", default_value = crate::config::flags::HTTPS)]
     pub https: String,
     /// Worker threads; default: one for each core
@@ -235,8 +250,9 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// The configuration; `admin` is what a flag says of the admin port, `None` when it says nothing.
-    pub fn load(&self, admin: Option<&str>) -> Result<Config, Vec<Problem>> {
+    /// The configuration; `admin` is what a flag says of the admin port, `None` when it says nothing; with `kubernetes`, flags
+    /// alone look at a cluster.
+    pub fn load(&self, admin: Option<&str>, kubernetes: bool) -> Result<Config, Vec<Problem>> {
         use crate::config::{Admin, Flags, flags::parse_addresses};
         let wrong = |flag: &str, error: crate::model::ValueError| {
             vec![Problem::error(crate::model::Origin::of(format!("--{flag}")), error.what, error.hint)]
@@ -250,13 +266,18 @@ impl ConfigArgs {
             }
             return Ok(config);
         }
+        let routes = match self.routes.as_slice() {
+            [] if !kubernetes => vec![crate::config::ROUTES.into()],
+            routes => routes.to_vec(),
+        };
         Ok(Config::from_flags(Flags {
-            routes: self.routes.clone(),
+            routes,
             http: address("http", &self.http)?,
             https: address("https", &self.https)?,
             admin: admin.map_or(Admin::default().address, |all| all.first().copied()),
             workers: self.workers,
             certificates: self.certificate.clone(),
+            kubernetes: kubernetes.then(Settings::default),
         }))
     }
 }
@@ -326,7 +347,9 @@ mod tests {
         let mut script = Vec::new();
         completions(clap_complete::Shell::Bash, &mut script).unwrap();
         let script = String::from_utf8(script).unwrap();
-        for name in ["run", "demo", "check", "explain", "routes", "schema", "version", "completions", "man"] {
+        for name in
+            ["run", "demo", "check", "explain", "routes", "ready", "audit", "schema", "version", "completions", "man"]
+        {
             assert!(page.contains(&format!("TIDEGATE {}", name.to_uppercase())), "{name}");
             assert!(script.contains(name), "{name}");
         }

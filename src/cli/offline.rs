@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// Reads all files of a configuration and compiles them, as a start would. Problems are told on standard error; only what
 /// keeps the install configuration itself from being read ends the command.
 pub(super) fn snapshot(args: &ConfigArgs) -> Result<Snapshot, ExitCode> {
-    let config = args.load(None).map_err(|problems| {
+    let config = args.load(None, false).map_err(|problems| {
         super::tell(&problems);
         super::fail("the configuration is wrong")
     })?;

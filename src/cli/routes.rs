@@ -17,7 +17,7 @@ pub struct RoutesArgs {
     /// Configuration to read
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Ask the running proxy at this admin address instead of reading files
+    /// Ask the running proxy at this admin address (or unix:PATH) instead of reading files
     #[arg(long, value_name = "ADDR", conflicts_with = "config")]
     pub admin: Option<String>,
     /// How the list is printed

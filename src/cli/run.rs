@@ -1,6 +1,7 @@
 //! How is the proxy run, and what does its end say?
 
 use super::ConfigArgs;
+use super::cluster::ClusterArgs;
 use crate::app::{self, Ended};
 use crate::config::Config;
 use crate::model::Problem;
@@ -14,6 +15,8 @@ Examples:
   tidegate run --routes routes/ --http 127.0.0.1:80
   tidegate run --certificate shop=shop.pem,shop.key --https :443
   tidegate run --config /etc/tidegate/gate.yaml
+  tidegate run --kubernetes                       routes, Services and certificates of the current kubeconfig
+  tidegate run --kubernetes --http :80 --https :443 --namespace edge --node $(hostname)
 
 SIGHUP reads routes and certificates again, SIGTERM and Ctrl-C drain.")]
 pub struct RunArgs {
@@ -22,12 +25,16 @@ pub struct RunArgs {
     /// Admin port: an address, or off; default: 127.0.0.1:9901 or what the configuration says
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 impl RunArgs {
     /// The configuration to run.
     pub fn load(&self) -> Result<Config, Vec<Problem>> {
-        self.config.load(self.admin.as_deref())
+        let mut config = self.config.load(self.admin.as_deref(), self.cluster.kubernetes)?;
+        self.cluster.fill(&mut config)?;
+        Ok(config)
     }
 }
 

@@ -14,6 +14,11 @@ use std::sync::Arc;
 pub trait Files {
     /// The content, or in words why there is none.
     fn read(&self, path: &str) -> Result<Vec<u8>, String>;
+
+    /// Whether a cluster is a Service, whose endpoints stand elsewhere: so in texts that live in objects.
+    fn services(&self) -> bool {
+        false
+    }
 }
 
 /// No files: for texts that live in objects, where a PEM text is written in place.
@@ -23,6 +28,10 @@ pub struct NoFiles;
 impl Files for NoFiles {
     fn read(&self, _: &str) -> Result<Vec<u8>, String> {
         Err("a text from an object cannot name files".into())
+    }
+
+    fn services(&self) -> bool {
+        true
     }
 }
 
@@ -223,6 +232,14 @@ impl<'a, 'f> Fields<'a, 'f> {
                 }
                 ours.into_iter().filter_map(|entry| decode_entry(entry, decoder, &kind)).collect()
             }
+        }
+    }
+
+    /// Whether a cluster is a Service here; so too where the section is described, because it may be.
+    pub fn services(&self) -> bool {
+        match &self.mode {
+            Mode::Decode { decoder, .. } => decoder.files.services(),
+            Mode::Describe { .. } => true,
         }
     }
 

@@ -1,5 +1,6 @@
 //! What is the configuration of a run without a configuration file?
 
+use super::kubernetes::Settings;
 use super::{Admin, CertificateFiles, Config, Drain, ProcessLimits, Telemetry, install, listener, values};
 use crate::model::{Limits, ListenerProtocol, ListenerSpec, Origin, ProxyHeaders, TimeoutSpec, TlsBinding, ValueError};
 use std::net::SocketAddr;
@@ -17,7 +18,7 @@ pub struct Flags {
     pub routes: Vec<PathBuf>,
     /// Cleartext addresses; none: no such listener.
     pub http: Vec<SocketAddr>,
-    /// TLS addresses, served when there is a certificate; none: no such listener.
+    /// TLS addresses, served when there is a certificate or may come one from the cluster; none: no such listener.
     pub https: Vec<SocketAddr>,
     /// Admin address; `None`: no admin port.
     pub admin: Option<SocketAddr>,
@@ -25,6 +26,8 @@ pub struct Flags {
     pub workers: Option<u32>,
     /// Certificates.
     pub certificates: Vec<CertificateFlag>,
+    /// The Kubernetes cluster that is looked at; `None`: none.
+    pub kubernetes: Option<Settings>,
 }
 
 /// `NAME=CERTIFICATE_FILE,KEY_FILE`.
@@ -58,7 +61,8 @@ pub fn parse_addresses(text: &str) -> Result<Vec<SocketAddr>, ValueError> {
 }
 
 impl Config {
-    /// The configuration of flags: `http`, and `https` when there is a certificate to serve.
+    /// The configuration of flags: `http`, and `https` when there is a certificate to serve, or a cluster whose Secrets may
+    /// bring one at any time.
     pub fn from_flags(flags: Flags) -> Self {
         let origin = || Origin::of("flags");
         let mut certificates: Vec<CertificateFiles> = Vec::new();
@@ -71,8 +75,10 @@ impl Config {
         }
         let mut listeners = plain("http", &flags.http, &ListenerProtocol::Http);
         let mut tls = Vec::new();
-        if !certificates.is_empty() && !flags.https.is_empty() {
+        if !(certificates.is_empty() && flags.kubernetes.is_none()) {
             listeners.extend(plain("https", &flags.https, &ListenerProtocol::Https(listener::DEFAULT_TLS)));
+        }
+        if !certificates.is_empty() && !flags.https.is_empty() {
             let names = certificates.iter().map(|c| c.name.clone()).collect();
             let (listeners, hosts) = (vec!["https".to_owned()], Vec::new());
             tls.push(TlsBinding { origin: origin(), listeners, hosts, certificates: names, client_auth: None });
@@ -83,9 +89,11 @@ impl Config {
             listeners,
             certificates,
             routes: flags.routes,
+            kubernetes: flags.kubernetes,
             workers: flags.workers,
             limits: ProcessLimits::default(),
-            admin: Admin { address: flags.admin, api: true },
+            admin: Admin { address: flags.admin, ..Admin::default() },
+            share_ports: false,
             telemetry: Telemetry::default(),
             drain: Drain::default(),
         }
@@ -116,13 +124,16 @@ mod tests {
     fn flags(certificates: Vec<CertificateFlag>) -> Flags {
         let address = |text| parse_addresses(text).unwrap();
         let (http, https) = (address("127.0.0.1:8080"), address("127.0.0.1:8443"));
-        Flags { routes: vec!["routes.yaml".into()], http, https, admin: None, workers: None, certificates }
+        let routes = vec!["routes.yaml".into()];
+        Flags { routes, http, https, admin: None, workers: None, certificates, kubernetes: None }
     }
 
     #[test]
     fn https_is_served_when_there_is_a_certificate() {
         let names = |config: &Config| config.listeners.iter().map(|l| l.name.clone()).collect::<Vec<_>>();
         assert_eq!(names(&Config::from_flags(flags(vec![]))), ["http"]);
+        let cluster = Config::from_flags(Flags { kubernetes: Some(Settings::default()), ..flags(vec![]) });
+        assert_eq!((names(&cluster).len(), cluster.tls.len()), (2, 0), "Secrets come later");
         let config =
             Config::from_flags(flags(vec!["desk=a.pem,a.key".parse().unwrap(), "desk=b.pem,b.key".parse().unwrap()]));
         assert_eq!(names(&config), ["http", "https"]);

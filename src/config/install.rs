@@ -2,6 +2,7 @@
 
 use super::decode::{Decoder, Fields, Files};
 use super::kind::{List, Named, Names, Section};
+use super::kubernetes::{self, Settings};
 use super::listener::{self, Written};
 use super::{CertificateFiles, Config, ROUTES, process, tls, values, yaml};
 use crate::model::{ListenerProtocol, ListenerSpec, Origin, Problem, TlsBinding};
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Keys that only an install configuration has at its top: how the two kinds of file are told apart.
-pub const KEYS: [&str; 6] = ["workers", "admin", "telemetry", "drain", "certificates", "sources"];
+pub const KEYS: [&str; 7] = ["workers", "admin", "share_ports", "telemetry", "drain", "certificates", "sources"];
 
 /// Reads a text; `base` is the folder that relative paths start from.
 pub(super) fn parse(place: &str, text: &str, base: &Path, files: &dyn Files) -> Result<Config, Vec<Problem>> {
@@ -46,25 +47,61 @@ fn fields(f: &mut Fields<'_, '_>) -> Option<Config> {
     let doc = "Certificates by the name that listeners and routes refer to.";
     let files = Names { key: name(), value: tls::certificate_files(), each: false };
     let certificates = f.or_default("certificates", doc, files);
-    let routes = f.optional("sources", "Where routes come from.", sources()).unwrap_or_else(|| vec![ROUTES.into()]);
+    let Sources { routes, kubernetes } = f.or_default("sources", "Where routes come from.", sources());
     let workers = f.or("workers", "Worker threads; `auto` is one for each core.", process::workers(), None);
     let limits = f.or_default("limits", "What the process takes at the most.", process::limits());
     let admin = f.or_default("admin", "The admin port.", process::admin());
+    let doc = "Whether another gate of the same user may run on the same ports for a while, as when a DaemonSet surges: \
+               new connections go to either, and the admin port is waited for until the other leaves it.";
+    let share_ports = f.or("share_ports", doc, values::flag(), false);
     let telemetry = f.or_default("telemetry", "What the proxy tells about its work.", process::telemetry());
     let drain = f.or_default("drain", "How the proxy ends.", process::drain());
     let certificates: Vec<_> = certificates.into_iter().map(certificate).collect();
     let (listeners, tls) = spread(f, listeners?, &certificates);
-    Some(Config { path: None, listeners, tls, certificates, routes, workers, limits, admin, telemetry, drain })
+    Some(Config {
+        path: None,
+        listeners,
+        tls,
+        certificates,
+        routes,
+        kubernetes,
+        workers,
+        limits,
+        admin,
+        share_ports,
+        telemetry,
+        drain,
+    })
 }
 
-fn sources() -> Section<Vec<PathBuf>> {
+/// Where routes come from.
+struct Sources {
+    routes: Vec<PathBuf>,
+    kubernetes: Option<Settings>,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self { routes: vec![ROUTES.into()], kubernetes: None }
+    }
+}
+
+fn sources() -> Section<Sources> {
     Section {
         name: "sources",
         doc: "Where routes come from.",
         fields: |f| {
-            let doc = "Routes files, or folders whose *.yaml and *.yml files are read. All are watched.";
+            let doc = "Routes files, or folders whose *.yaml and *.yml files are read. All are watched. \
+                       Default: routes.yaml, or none beside `kubernetes`.";
             let routes = f.optional("routes", doc, List(values::text("a file or a folder")));
-            Some(routes.unwrap_or_else(|| vec![ROUTES.into()]).into_iter().map(PathBuf::from).collect())
+            let doc = "The Kubernetes cluster that this proxy is the front door of.";
+            let settings = f.optional("kubernetes", doc, kubernetes::kubernetes());
+            let routes = match routes {
+                Some(routes) => routes.into_iter().map(PathBuf::from).collect(),
+                None if f.has("kubernetes") => Vec::new(),
+                None => Sources::default().routes,
+            };
+            Some(Sources { routes, kubernetes: settings })
         },
     }
 }
@@ -142,6 +179,12 @@ fn resolve(config: Config, base: &Path) -> Config {
     }
     for route in &mut config.routes {
         *route = base.join(&*route);
+    }
+    if let Some(file) = config.kubernetes.as_mut().and_then(|settings| settings.kubeconfig.as_mut()) {
+        *file = base.join(&*file);
+    }
+    if let Some(socket) = &mut config.admin.socket {
+        *socket = base.join(&*socket);
     }
     if let super::Access::File(path) = &mut config.telemetry.access_log.to {
         *path = base.join(&*path);

@@ -7,6 +7,7 @@ pub mod decode;
 pub mod flags;
 pub mod install;
 pub mod kind;
+pub mod kubernetes;
 pub mod listener;
 pub mod policy;
 pub mod process;
@@ -41,12 +42,16 @@ pub struct Config {
     pub certificates: Vec<CertificateFiles>,
     /// Routes files and folders.
     pub routes: Vec<PathBuf>,
+    /// The Kubernetes cluster that is looked at; `None`: none.
+    pub kubernetes: Option<kubernetes::Settings>,
     /// Worker threads; `None`: one for each core.
     pub workers: Option<u32>,
     /// Limits of the process.
     pub limits: ProcessLimits,
     /// The admin port.
     pub admin: Admin,
+    /// Whether a second gate of the same user may run on these ports for a while, as in a surge of a DaemonSet.
+    pub share_ports: bool,
     /// Logs and metrics.
     pub telemetry: Telemetry,
     /// How the process ends.
@@ -112,13 +117,15 @@ impl Default for ProcessLimits {
 pub struct Admin {
     /// Where it listens; `None`: nowhere.
     pub address: Option<SocketAddr>,
+    /// A Unix socket with the same pages, which stays this process' own where the port is shared; `None`: there is none.
+    pub socket: Option<PathBuf>,
     /// Whether the read API is there.
     pub api: bool,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { address: process::ADMIN_ADDRESS.parse().ok(), api: true }
+        Self { address: process::ADMIN_ADDRESS.parse().ok(), socket: None, api: true }
     }
 }
 

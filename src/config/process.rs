@@ -59,8 +59,10 @@ pub(super) fn admin() -> Section<Admin> {
         fields: |f| {
             let doc = "Address and port, or `off`. It has no password: keep it on this machine or a trusted network.";
             let address = f.or("address", doc, admin_address(), Admin::default().address);
+            let doc = "Path of a Unix socket with the same pages: this process alone answers there, also while the port is another's.";
+            let socket = f.optional("socket", doc, values::text("a path")).map(PathBuf::from);
             let api = f.or("api", "Whether /api/v1 is there (listeners, routes, problems, ...).", values::flag(), true);
-            Some(Admin { address, api })
+            Some(Admin { address, socket, api })
         },
     }
 }

@@ -17,10 +17,16 @@ pub struct Draining(Arc<State>);
 #[derive(Debug)]
 pub struct DrainGuard(Arc<State>);
 
+/// A place where work comes in: the accept loop of a socket. A drain is not over before all are closed, because what the kernel has
+/// queued there is work too. It is not counted as held.
+#[derive(Debug)]
+pub struct DoorGuard(Arc<State>);
+
 #[derive(Debug, Default)]
 struct State {
     draining: AtomicBool,
     held: AtomicUsize,
+    doors: AtomicUsize,
     started: Notify,
     idle: Notify,
 }
@@ -39,12 +45,13 @@ impl Drain {
         }
     }
 
-    /// Waits until no guard is held, or until the deadline; says how many are held still.
+    /// Waits until every door is closed and no guard is held, or until the deadline; says how many guards are held still.
     pub async fn wait(&self, deadline: Instant) -> usize {
         let idle = async {
             loop {
                 let notified = self.0.idle.notified();
-                if self.held() == 0 {
+                // Doors first: what came in at the last moment took its guard before its door closed.
+                if self.0.doors.load(Ordering::SeqCst) == 0 && self.held() == 0 {
                     return;
                 }
                 notified.await;
@@ -80,6 +87,20 @@ impl Draining {
     pub fn guard(&self) -> DrainGuard {
         self.0.held.fetch_add(1, Ordering::SeqCst);
         DrainGuard(Arc::clone(&self.0))
+    }
+
+    /// Holds the drain up until dropped, as a place where work may still come in.
+    pub fn door(&self) -> DoorGuard {
+        self.0.doors.fetch_add(1, Ordering::SeqCst);
+        DoorGuard(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for DoorGuard {
+    fn drop(&mut self) {
+        if self.0.doors.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.idle.notify_waiters();
+        }
     }
 }
 
@@ -121,6 +142,24 @@ mod tests {
         let start = Instant::now();
         assert_eq!(drain.wait(start + Duration::from_secs(5)).await, 2);
         assert_eq!(start.elapsed(), Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_waits_for_open_doors_and_for_what_comes_in_before_they_close() {
+        let (drain, draining) = Drain::new();
+        let door = draining.door();
+        let start = Instant::now();
+        let work = async {
+            draining.started().await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let guard = draining.guard();
+            drop(door);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(guard);
+        };
+        drain.start();
+        let (held, ()) = tokio::join!(drain.wait(start + Duration::from_secs(60)), work);
+        assert_eq!((held, start.elapsed()), (0, Duration::from_secs(2)));
     }
 
     #[tokio::test]

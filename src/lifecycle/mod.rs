@@ -5,7 +5,7 @@ pub mod readiness;
 pub mod signal;
 pub mod tasks;
 
-pub use drain::{Drain, DrainGuard, Draining};
+pub use drain::{DoorGuard, Drain, DrainGuard, Draining};
 pub use readiness::{Readiness, ReadinessGuard};
 pub use signal::{Signal, Signals};
 pub use tasks::{Ended, Ending, Task, Tasks};

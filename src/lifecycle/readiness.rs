@@ -2,10 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
 /// Ready when every guard was dropped, until [`Readiness::set_not_ready`]. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<Mutex<State>>);
+pub struct Readiness(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -33,18 +40,32 @@ impl Readiness {
         let id = state.next;
         state.next += 1;
         state.waiting.insert(id, name.into());
+        drop(state);
+        self.0.changed.notify_waiters();
         ReadinessGuard { readiness: self.clone(), id }
     }
 
     /// Not ready any more, for good: the process drains.
     pub fn set_not_ready(&self, why: impl Into<String>) {
         self.lock().ended = Some(why.into());
+        self.0.changed.notify_waiters();
     }
 
     /// Whether it is ready.
     pub fn is_ready(&self) -> bool {
         let state = self.lock();
         state.ended.is_none() && state.waiting.is_empty()
+    }
+
+    /// Waits until it is ready, or until it is not; at once where that is so.
+    pub async fn becomes(&self, ready: bool) {
+        loop {
+            let changed = self.0.changed.notified();
+            if self.is_ready() == ready {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// What keeps it from being ready; empty when it is.
@@ -55,13 +76,14 @@ impl Readiness {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for ReadinessGuard {
     fn drop(&mut self) {
         self.readiness.lock().waiting.remove(&self.id);
+        self.readiness.0.changed.notify_waiters();
     }
 }
 
@@ -79,6 +101,15 @@ mod tests {
         drop(tls);
         assert!(readiness.is_ready());
         assert!(readiness.reasons().is_empty());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_hears_of_each_change() {
+        let readiness = Readiness::new();
+        let guard = readiness.guard("file");
+        readiness.becomes(false).await;
+        tokio::join!(readiness.becomes(true), async { drop(guard) });
+        tokio::join!(readiness.becomes(false), async { readiness.set_not_ready("draining") });
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod socket;
 #[cfg(test)]
 mod testing;
 
-use crate::lifecycle::Draining;
+use crate::lifecycle::{DoorGuard, Draining};
 use crate::message::{Io, TlsInfo};
 use crate::model::ListenerSpec;
 use crate::telemetry::Registry;
@@ -73,6 +73,8 @@ pub type Lookup = Arc<dyn Fn(&str) -> Option<Settings> + Send + Sync>;
 pub struct Wiring {
     /// Current settings by name.
     pub lookup: Lookup,
+    /// Whether a second process of the same user may listen on the same ports, instead of being an error.
+    pub share_ports: bool,
     /// Limit of the process.
     pub capacity: Arc<Capacity>,
     /// When to stop accepting, and what connections hold up.
@@ -143,6 +145,8 @@ struct Opened {
     listening: Arc<Listening>,
     wiring: Arc<Wiring>,
     socket: std::net::TcpListener,
+    /// A drain waits until the socket is closed, from here on: it may start before the worker has taken this up.
+    door: DoorGuard,
     stop: watch::Receiver<bool>,
 }
 
@@ -154,12 +158,15 @@ where
     F: Future<Output = ()> + 'static,
 {
     let mut loops = JoinSet::new();
-    while let Some(Opened { listening, wiring, socket, stop }) = inbox.0.recv().await {
+    while let Some(Opened { listening, wiring, socket, door, stop }) = inbox.0.recv().await {
         while loops.try_join_next().is_some() {}
         match TcpListener::from_std(socket) {
             Ok(socket) => {
                 let acceptor = Acceptor { listening, wiring, serve: serve.clone() };
-                loops.spawn_local(acceptor.run(socket, stop));
+                loops.spawn_local(async move {
+                    acceptor.run(socket, stop).await;
+                    drop(door);
+                });
             }
             Err(error) => tracing::error!(listener = &*listening.name, %error, "cannot watch a listening socket"),
         }

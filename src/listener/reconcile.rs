@@ -106,21 +106,25 @@ impl Listeners {
             let what = format!("listener {:?} has the address {address} already", other.listening.name);
             return Err(fail(what, "give each listener an address of its own".to_owned()));
         }
-        let (bound, sockets) = socket::bind(address, self.workers.len(), self.holds_port(address.port()))
+        let (bound, sockets) = socket::bind(address, self.workers.len(), self.may_share(address.port()))
             .map_err(|error| fail(error.to_string(), error.hint()))?;
         let listening = Listening::new(&spec.name, bound, &self.wiring.registry);
         let (stop, stopped) = watch::channel(false);
         for (worker, socket) in self.workers.iter().zip(sockets) {
             let (listening, wiring) = (listening.clone(), self.wiring.clone());
+            let door = wiring.draining.door();
             // A worker that is gone takes nothing; its socket closes with the message.
-            let _ = worker.send(Opened { listening, wiring, socket, stop: stopped.clone() });
+            let _ = worker.send(Opened { listening, wiring, socket, door, stop: stopped.clone() });
         }
         tracing::info!(listener = spec.name, address = %bound, "listening");
         Ok(Running { wanted: address, listening, stop })
     }
 
-    /// Whether one of our own sockets may be on this port, so that sharing it is no accident.
-    fn holds_port(&self, port: u16) -> bool {
+    /// Whether sharing this port is no accident: it is wanted, or one of our own sockets may be there.
+    fn may_share(&self, port: u16) -> bool {
+        if self.wiring.share_ports {
+            return true;
+        }
         let closing = self.closing.iter().filter_map(Weak::upgrade).map(|listening| listening.address);
         self.running.iter().map(|running| running.listening.address).chain(closing).any(|ours| ours.port() == port)
     }

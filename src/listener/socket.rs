@@ -53,7 +53,7 @@ impl BindError {
 }
 
 /// Binds `count` sockets to one address. Port 0: the first socket chooses, the others follow. `shared`: this process holds
-/// the port already (a renamed listener, the wildcard beside one address); otherwise a port where anybody listens is refused,
+/// the port already (a renamed listener, the wildcard beside one address), or a second gate is welcome there; otherwise a port where anybody listens is refused,
 /// because SO_REUSEPORT alone would quietly share its connections with a second proxy of the same user.
 pub(super) fn bind(
     address: SocketAddr,

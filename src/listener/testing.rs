@@ -48,6 +48,7 @@ impl Gate {
         let settings = current.clone();
         let wiring = Wiring {
             lookup: Arc::new(move |name| settings.lock().unwrap().get(name).cloned()),
+            share_ports: false,
             capacity: Capacity::new(1000),
             draining,
             registry: registry.clone(),

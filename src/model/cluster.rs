@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// A named upstream service.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterSpec {
     /// `namespace/service[:port]`, or any name without blanks in files.
     pub name: String,
@@ -75,6 +75,27 @@ pub struct EndpointSpec {
     pub address: SocketAddr,
     /// Share among endpoints; default 1, 0 takes no new requests.
     pub weight: u32,
+    /// How far it is from this gate; default: it makes no difference.
+    pub near: Nearness,
+}
+
+impl EndpointSpec {
+    /// An endpoint of this weight at no particular distance.
+    pub fn new(address: SocketAddr, weight: u32) -> Self {
+        Self { address, weight, near: Nearness::Anywhere }
+    }
+}
+
+/// How far an endpoint is from this gate. The nearest come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Nearness {
+    /// On the same node.
+    Node,
+    /// In the same zone, or hinted to it.
+    Zone,
+    /// Anywhere.
+    #[default]
+    Anywhere,
 }
 
 /// How a cluster is spoken to.
@@ -109,7 +130,8 @@ pub enum ProxyHeader {
 /// Who is picked among the endpoints that are healthy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BalancePolicy {
-    /// Of two at random, the one with fewer requests in flight for its weight (power of two choices). The default.
+    /// Of two at random, the one with fewer requests in flight for its weight (power of two choices). The default. The only one
+    /// that prefers near endpoints: from the nearest that are well, until they are busy compared with the others.
     LeastRequest,
     /// In turn, by weight.
     RoundRobin,

@@ -13,8 +13,8 @@ pub mod value;
 
 pub use certificate::{CertificateSpec, ClientAuthSpec, Pem, TlsBinding};
 pub use cluster::{
-    BalancePolicy, ClusterSpec, EndpointSpec, HashKey, HealthCheck, HealthCheckSpec, OutlierSpec, ProxyHeader,
-    UpstreamProtocol, UpstreamTlsSpec,
+    BalancePolicy, ClusterSpec, EndpointSpec, HashKey, HealthCheck, HealthCheckSpec, Nearness, OutlierSpec,
+    ProxyHeader, UpstreamProtocol, UpstreamTlsSpec,
 };
 pub use listener::{
     HttpsRedirect, Limits, ListenerProtocol, ListenerSpec, ProxyHeaders, ServerHeader, TimeoutSpec, TlsSpec, TlsVersion,
@@ -26,19 +26,22 @@ pub use route::{
 };
 pub use value::{FieldName, HostPattern, ValueError, WildcardDepth};
 
+use std::sync::Arc;
+
 /// The model as one source sees it: file, install configuration, later Kubernetes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Fragment {
     /// Listeners this source asks for (install configuration, later Gateways).
     pub listeners: Vec<ListenerSpec>,
-    /// Routes, in no particular order: precedence never depends on the order of definition.
-    pub routes: Vec<RouteSpec>,
+    /// Routes, in no particular order: precedence never depends on the order of definition. Shared, because the source, the
+    /// model and the snapshot all hold them, and of thousands a change touches a few.
+    pub routes: Vec<Arc<RouteSpec>>,
     /// Which certificates serve which host names.
     pub tls: Vec<TlsBinding>,
     /// Certificates by name, keys redacted in `Debug`.
     pub certificates: Vec<CertificateSpec>,
     /// Named upstream services.
-    pub clusters: Vec<ClusterSpec>,
+    pub clusters: Vec<Arc<ClusterSpec>>,
 }
 
 /// The merged wish of all sources, conflicts already resolved; input of the compiler.

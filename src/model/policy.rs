@@ -3,7 +3,7 @@
 use super::FieldName;
 
 /// One filter's settings. The stages (`filter` room) fix the order: access, header check, body limit, rewrite, header edits.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Policy {
     /// Client addresses.
     Access(AccessPolicy),
@@ -29,7 +29,7 @@ pub struct AccessPolicy {
 }
 
 /// Typed checks of request headers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeaderCheckPolicy {
     /// The checks, in the order of definition; the first that fails answers.
     pub checks: Vec<FieldCheck>,
@@ -40,7 +40,7 @@ pub struct HeaderCheckPolicy {
 }
 
 /// One check of one header.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldCheck {
     /// Which header.
     pub name: FieldName,
@@ -49,7 +49,7 @@ pub struct FieldCheck {
 }
 
 /// What must hold for a header.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
     /// It is there, with any value.
     Required,

@@ -4,7 +4,7 @@ use super::{FieldName, HostPattern, Origin, Policy};
 use std::time::Duration;
 
 /// One route: match, filters, action.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteSpec {
     /// Unique and stable name, given or derived from host and path: `shop.example.com/api/`.
     pub name: String,
@@ -34,7 +34,7 @@ pub struct RouteSpec {
 /// Conditions beside the host, all of which must hold. Precedence among routes of one host as in Gateway API: exact path,
 /// longest regular expression, longest prefix; then method, then number of header and then of query conditions; then the oldest,
 /// then the name.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Match {
     /// The path.
     pub path: PathMatch,
@@ -79,7 +79,7 @@ pub enum StringMatch {
 }
 
 /// What is done with a request that matches.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Send it to one of these clusters, by weight.
     Forward(Vec<WeightedCluster>),

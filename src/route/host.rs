@@ -35,6 +35,12 @@ impl Hosts {
         }
     }
 
+    /// Gives back what growing took in advance.
+    pub(super) fn shrink(&mut self) {
+        let wildcards = self.wildcard.values_mut().flat_map(|w| w.one.iter_mut().chain(&mut w.many));
+        self.exact.values_mut().chain(wildcards).for_each(Paths::shrink);
+    }
+
     /// Paths of every host that covers this one, the most specific first. `host` is in lower case.
     pub(super) fn covering<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Paths> {
         let wildcards = self.suffixes(host).flat_map(|(first, suffix)| {

@@ -13,7 +13,8 @@ use std::time::Duration;
 pub struct RouteMetrics {
     registry: Registry,
     spec: Arc<RouteSpec>,
-    live: Arc<OnceLock<Live>>,
+    /// Boxed, so that a route without requests does not hold the place for it.
+    live: Arc<OnceLock<Box<Live>>>,
 }
 
 /// The handles. The label is the route's name.
@@ -65,7 +66,7 @@ impl RouteMetrics {
     }
 
     fn live(&self) -> &Live {
-        self.live.get_or_init(|| Live::new(&self.spec, &self.registry))
+        self.live.get_or_init(|| Box::new(Live::new(&self.spec, &self.registry)))
     }
 }
 

@@ -50,6 +50,7 @@ impl Table {
                 }
             }
         }
+        hosts.shrink();
         Self { routes, hosts }
     }
 

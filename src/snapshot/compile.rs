@@ -58,7 +58,7 @@ impl Compiler<'_> {
         wanted.clusters.iter().filter_map(|spec| Some((spec.name.clone(), self.cluster(spec)?))).collect()
     }
 
-    fn cluster(&mut self, spec: &ClusterSpec) -> Option<HeldCluster> {
+    fn cluster(&mut self, spec: &Arc<ClusterSpec>) -> Option<HeldCluster> {
         let previous = self.previous.clusters.get(&spec.name);
         let Ok(certificate) = self.client_certificate(spec) else { return previous.cloned() };
         if let Some(held) = previous
@@ -68,9 +68,9 @@ impl Compiler<'_> {
             return Some(held.clone());
         }
         let http2 = spec.protocol == UpstreamProtocol::Http2;
-        let config = spec.tls.as_ref().map(|tls| tls::client_config(tls, certificate.as_ref(), http2)).transpose();
+        let config = spec.tls.as_ref().map(|tls| tls::client_config(tls, certificate.as_deref(), http2)).transpose();
         match config {
-            Ok(config) => Some(HeldCluster { cluster: Cluster::new(spec, config, self.registry), certificate }),
+            Ok(config) => Some(HeldCluster { cluster: Cluster::of(spec, config, self.registry), certificate }),
             Err(error) => {
                 let what = format!("the TLS of cluster {:?} cannot be set up: {error}", spec.name);
                 self.error(&spec.origin, what, kept_or("the cluster is left out", previous.is_some()));
@@ -80,7 +80,7 @@ impl Compiler<'_> {
     }
 
     /// The certificate that a cluster shows upstream; an error, already told, where there is none of that name.
-    fn client_certificate(&mut self, spec: &ClusterSpec) -> Result<Option<CertificateSpec>, ()> {
+    fn client_certificate(&mut self, spec: &ClusterSpec) -> Result<Option<Box<CertificateSpec>>, ()> {
         let Some(name) = spec.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref()) else { return Ok(None) };
         let found = self.wanted.certificates.iter().find(|certificate| certificate.name == *name);
         if found.is_none() {
@@ -89,7 +89,7 @@ impl Compiler<'_> {
             self.error(&spec.origin, what, kept_or("the cluster is left out", kept));
             return Err(());
         }
-        Ok(found.cloned())
+        Ok(found.cloned().map(Box::new))
     }
 
     fn routes(&mut self, clusters: &Clusters) -> Routes {
@@ -105,24 +105,23 @@ impl Compiler<'_> {
         wanted.routes.iter().filter_map(|spec| Some((spec.name.clone(), self.route(spec, clusters)?))).collect()
     }
 
-    fn route(&mut self, spec: &RouteSpec, clusters: &Clusters) -> Option<Arc<Route>> {
+    fn route(&mut self, spec: &Arc<RouteSpec>, clusters: &Clusters) -> Option<Arc<Route>> {
         let previous = self.previous.routes.get(&spec.name);
         let usable = previous.filter(|route| !is_broken(route) && still_there(route, clusters));
-        if let Some(route) = usable.filter(|route| *route.spec == *spec) {
+        if let Some(route) = usable.filter(|route| route.spec == *spec) {
             return Some(Arc::clone(route));
         }
-        let spec = Arc::new(spec.clone());
-        if let Some(route) = usable.filter(|route| only_moved(&route.spec, &spec)) {
-            return Some(Arc::new(route.moved(&spec)));
+        if let Some(route) = usable.filter(|route| only_moved(&route.spec, spec)) {
+            return Some(Arc::new(route.moved(spec)));
         }
-        match Route::compile(&spec, |name| clusters.get(name).map(|held| Arc::clone(&held.cluster)), self.registry) {
+        match Route::compile(spec, |name| clusters.get(name).map(|held| Arc::clone(&held.cluster)), self.registry) {
             Ok(route) => {
                 if let Some(previous) = previous {
                     route.metrics.follow(&previous.metrics);
                 }
                 Some(Arc::new(route))
             }
-            Err(faults) => self.refused(&spec, &faults, previous, clusters),
+            Err(faults) => self.refused(spec, &faults, previous, clusters),
         }
     }
 
@@ -290,7 +289,8 @@ fn identity(routes: &[Arc<Route>]) -> Vec<*const Route> {
 /// Whether two clusters are treated alike. Endpoints are left to `set_members`, and a place in a file may move freely.
 pub(super) fn same_but_endpoints(a: &ClusterSpec, b: &ClusterSpec) -> bool {
     let bare = |spec: &ClusterSpec| ClusterSpec { endpoints: Vec::new(), origin: Origin::default(), ..spec.clone() };
-    bare(a) == bare(b)
+    // Nearly always they are the same altogether, which needs no copies.
+    a == b || bare(a) == bare(b)
 }
 
 /// Whether two routes differ by the place where they were said, and by nothing else.

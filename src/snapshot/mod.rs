@@ -7,6 +7,7 @@
 pub mod compile;
 pub mod explain;
 pub mod list;
+mod members;
 pub mod publish;
 
 pub use compile::compile;
@@ -44,7 +45,7 @@ pub struct HeldCluster {
     /// The cluster.
     pub cluster: Arc<Cluster>,
     /// The client certificate that its TLS was made with: another one makes another cluster.
-    certificate: Option<CertificateSpec>,
+    certificate: Option<Box<CertificateSpec>>,
 }
 
 #[derive(Debug, Default, PartialEq)]

@@ -3,19 +3,24 @@
 //! ```text
 //! slots -> merge -> equal to the last? stop -> only endpoints? set_members
 //!                                           -> compile -> swap -> set_members -> report
+//! memberships -> set_members                   (no merge, no compile, no swap, no report)
 //! ```
+//!
+//! A cluster whose endpoints are said by memberships has them before it serves, and keeps them whatever the model says of its
+//! endpoints, until memberships no longer speak for it.
 //!
 //! Nothing is published before every required slot was filled. A snapshot that was replaced is dropped here, on the control
 //! thread, once no worker reads it any more: freeing a hundred thousand routes must not delay a request.
 
 use super::compile::{compile, same_but_endpoints};
+use super::members::Members;
 use super::{Shared, Snapshot};
-use crate::model::{ClusterSpec, Fragment, Model, Problem, Severity};
-use crate::source::{Report, Slot, Timings, merge};
+use crate::model::{ClusterSpec, EndpointSpec, Fragment, Model, Problem, Severity};
+use crate::source::{Delivery, Memberships, Report, Slot, Timings, merge};
 use crate::telemetry::families;
 use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
 use crate::upstream::Cluster;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -33,6 +38,7 @@ type OnCluster = Box<dyn FnMut(&Arc<Cluster>)>;
 pub struct Publisher {
     shared: Shared,
     slots: Vec<Slot>,
+    members: Members,
     registry: Registry,
     report: watch::Sender<Report>,
     /// Called with each cluster that is new, before it serves: its health checks are started there.
@@ -41,6 +47,8 @@ pub struct Publisher {
     /// Problems of the last compile, which hold until the next.
     compiled: Vec<Problem>,
     known: BTreeSet<Problem>,
+    /// Which delivery of each source was taken last.
+    delivered: BTreeMap<Arc<str>, u64>,
     retired: Vec<Arc<Snapshot>>,
     metrics: Metrics,
 }
@@ -52,6 +60,7 @@ impl Publisher {
         let publisher = Self {
             shared,
             slots,
+            members: Members::default(),
             metrics: Metrics::new(&registry),
             registry,
             report,
@@ -59,6 +68,7 @@ impl Publisher {
             last: None,
             compiled: Vec::new(),
             known: BTreeSet::new(),
+            delivered: BTreeMap::new(),
             retired: Vec::new(),
         };
         (publisher, reports)
@@ -71,22 +81,60 @@ impl Publisher {
         self
     }
 
+    /// Has clusters take their endpoints from here, where it speaks for them.
+    #[must_use]
+    pub fn memberships(mut self, memberships: Memberships) -> Self {
+        self.members = Members::of(memberships);
+        self
+    }
+
     /// Publishes each change until every source has ended, which they do with the process.
     pub async fn run(mut self) {
+        self.publish();
         loop {
-            self.publish();
-            if !self.changed().await {
-                return;
+            match self.changed().await {
+                Change::Wish => drop(self.publish()),
+                Change::Members => self.follow_members(),
+                Change::Over => return,
             }
         }
     }
 
+    /// Hands endpoints that memberships said to the clusters that serve.
+    pub fn follow_members(&mut self) {
+        let started = Instant::now();
+        let changes = self.members.take();
+        if changes.is_empty() {
+            return;
+        }
+        let snapshot = self.shared.load();
+        for (name, endpoints) in &changes {
+            // One that does not serve yet gets its endpoints when it is compiled.
+            if let Some(cluster) = snapshot.cluster(name) {
+                cluster.set_members(endpoints.as_deref().unwrap_or_else(|| self.of_model(name)));
+            }
+        }
+        self.metrics.members(changes.len(), started.elapsed());
+    }
+
+    /// The endpoints that the last model has for a cluster.
+    fn of_model(&self, cluster: &str) -> &[EndpointSpec] {
+        let clusters = self.last.as_ref().map_or(&[][..], |model| &model.wanted.clusters);
+        let found = clusters.binary_search_by(|spec| spec.name.as_str().cmp(cluster));
+        found.ok().and_then(|at| clusters.get(at)).map_or(&[], |spec| &spec.endpoints)
+    }
+
     /// Publishes what is in the slots, unless a required one was never filled; says whether it was not.
     pub fn publish(&mut self) -> bool {
+        // First, because a source says who belongs to a cluster before it delivers the cluster.
+        self.follow_members();
         let deliveries: Vec<_> = self.slots.iter_mut().map(|slot| (slot.is_required(), slot.take())).collect();
         if deliveries.iter().any(|(required, delivery)| *required && delivery.is_none()) {
             return false;
         }
+        let numbered =
+            |(slot, (_, d)): (&Slot, &(bool, Option<Delivery>))| Some((slot.name().into(), d.as_ref()?.number));
+        let delivered = self.slots.iter().zip(&deliveries).filter_map(numbered).collect();
         let deliveries: Vec<_> = deliveries.into_iter().filter_map(|(_, delivery)| delivery).collect();
         let started = Instant::now();
         let fragments: Vec<Arc<Fragment>> = deliveries.iter().map(|d| Arc::clone(&d.fragment)).collect();
@@ -101,6 +149,7 @@ impl Publisher {
         problems.extend(self.compiled.iter().cloned());
         problems.sort();
         problems.dedup();
+        self.delivered = delivered;
         self.tell(problems, changed.then_some(timings));
         true
     }
@@ -108,7 +157,7 @@ impl Publisher {
     fn apply(&mut self, model: &Model, timings: &mut Timings) {
         if self.last.as_ref().is_some_and(|last| only_endpoints_differ(last, model)) {
             let started = Instant::now();
-            set_members(&self.shared.load(), &model.wanted.clusters);
+            self.set_members(model);
             timings.swap = started.elapsed();
             return;
         }
@@ -120,15 +169,28 @@ impl Publisher {
         let started = Instant::now();
         for (name, held) in &snapshot.clusters {
             if previous.cluster(name).is_none_or(|old| !Arc::ptr_eq(old, &held.cluster)) {
+                if let Some(endpoints) = self.members.get(name) {
+                    held.cluster.set_members(endpoints);
+                }
                 (self.on_cluster)(&held.cluster);
             }
         }
         drop(previous);
         self.metrics.objects(&snapshot);
         self.retired.push(self.shared.swap(snapshot));
-        set_members(&self.shared.load(), &model.wanted.clusters);
+        self.set_members(model);
         timings.swap = started.elapsed();
         self.reap();
+    }
+
+    /// Endpoints of every cluster that the model speaks for, as it has them now. The others have theirs already.
+    fn set_members(&self, model: &Model) {
+        let snapshot = self.shared.load();
+        for spec in model.wanted.clusters.iter().filter(|spec| self.members.get(&spec.name).is_none()) {
+            if let Some(cluster) = snapshot.cluster(&spec.name) {
+                cluster.set_members(&spec.endpoints);
+            }
+        }
     }
 
     fn tell(&mut self, problems: Vec<Problem>, published: Option<Timings>) {
@@ -155,6 +217,7 @@ impl Publisher {
         self.report.send_modify(|report| {
             report.generation = generation;
             report.problems = problems.into();
+            report.delivered.clone_from(&self.delivered);
             if let Some(timings) = published {
                 report.timings = timings;
                 report.published_at = Some(SystemTime::now());
@@ -167,18 +230,36 @@ impl Publisher {
         self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
     }
 
-    /// Waits for a change in any slot; false when no source is left.
-    async fn changed(&mut self) -> bool {
+    /// Waits for a change, in a slot before all else: its publish takes memberships along.
+    async fn changed(&mut self) -> Change {
         loop {
+            let (slots, members) = (&mut self.slots, &self.members);
+            let change = async {
+                tokio::select! {
+                    biased;
+                    any = any_changed(slots) => if any { Change::Wish } else { Change::Over },
+                    () = members.changed() => Change::Members,
+                }
+            };
             if self.retired.is_empty() {
-                return any_changed(&mut self.slots).await;
+                return change.await;
             }
-            if let Ok(changed) = timeout(REAP, any_changed(&mut self.slots)).await {
-                return changed;
+            if let Ok(change) = timeout(REAP, change).await {
+                return change;
             }
             self.reap();
         }
     }
+}
+
+/// What the publisher has to follow.
+enum Change {
+    /// A source delivered.
+    Wish,
+    /// Memberships were said.
+    Members,
+    /// No source is left.
+    Over,
 }
 
 async fn any_changed(slots: &mut [Slot]) -> bool {
@@ -196,18 +277,9 @@ async fn any_changed(slots: &mut [Slot]) -> bool {
     pin!(any).await
 }
 
-/// Endpoints of every cluster, as the model has them now. New clusters have theirs already.
-fn set_members(snapshot: &Snapshot, clusters: &[ClusterSpec]) {
-    for spec in clusters {
-        if let Some(cluster) = snapshot.cluster(&spec.name) {
-            cluster.set_members(&spec.endpoints);
-        }
-    }
-}
-
 fn only_endpoints_differ(a: &Model, b: &Model) -> bool {
     let (a, b) = (&a.wanted, &b.wanted);
-    let alike = |(x, y): (&ClusterSpec, &ClusterSpec)| x.origin == y.origin && same_but_endpoints(x, y);
+    let alike = |(x, y): (&Arc<ClusterSpec>, &Arc<ClusterSpec>)| x.origin == y.origin && same_but_endpoints(x, y);
     a.clusters.len() == b.clusters.len()
         && a.clusters.iter().zip(&b.clusters).all(alike)
         && a.routes == b.routes
@@ -222,6 +294,8 @@ struct Metrics {
     published: Counter,
     unchanged: Counter,
     duration: Histogram,
+    members: Counter,
+    members_duration: Histogram,
     errors: Gauge,
     warnings: Gauge,
     listeners: Gauge,
@@ -241,6 +315,8 @@ impl Metrics {
             published: publishes("published"),
             unchanged: publishes("unchanged"),
             duration: registry.histogram(&families::CONFIG_PUBLISH_DURATION, &[]),
+            members: registry.counter(&families::MEMBERSHIP_CHANGES, &[]),
+            members_duration: registry.histogram(&families::MEMBERSHIP_DURATION, &[]),
             errors: problems("error"),
             warnings: problems("warning"),
             listeners: objects("listener"),
@@ -259,6 +335,11 @@ impl Metrics {
         self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
         self.published_at.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
         self.duration.observe(took);
+    }
+
+    fn members(&self, clusters: usize, took: Duration) {
+        self.members.add(clusters as u64);
+        self.members_duration.observe(took);
     }
 
     fn problems(&self, problems: &[Problem]) {
@@ -289,14 +370,14 @@ mod tests {
     use std::rc::Rc;
 
     fn cluster(name: &str, ports: &[u16]) -> ClusterSpec {
-        let endpoint = |port: &u16| EndpointSpec { address: ([127, 0, 0, 1], *port).into(), weight: 1 };
+        let endpoint = |port: &u16| EndpointSpec::new(([127, 0, 0, 1], *port).into(), 1);
         ClusterSpec::new(name, Origin::of("f"), ports.iter().map(endpoint).collect())
     }
 
     fn fragment(ports: &[u16], route_to: &str) -> Fragment {
         let mut route = spec("r", &[], "/");
         route.action = Action::Forward(vec![WeightedCluster { cluster: route_to.into(), weight: 1 }]);
-        Fragment { clusters: vec![cluster("c", ports)], routes: vec![route], ..Fragment::default() }
+        Fragment { clusters: vec![cluster("c", ports).into()], routes: vec![route.into()], ..Fragment::default() }
     }
 
     fn publisher(required: &[bool]) -> (Vec<crate::source::Feed>, Publisher, watch::Receiver<Report>, Shared) {
@@ -326,6 +407,11 @@ mod tests {
         publisher.publish();
         assert_eq!(shared.load().generation, 1);
         assert_eq!(report.borrow().problems.len(), 1);
+        assert_eq!(
+            report.borrow().delivered["s"],
+            2,
+            "the delivery that changed nothing is told as taken all the same"
+        );
     }
 
     #[test]
@@ -352,7 +438,7 @@ mod tests {
         feeds[0].deliver(fragment(&[1], "c"), vec![]);
         publisher.publish();
         let mut more = fragment(&[2], "d");
-        more.clusters.push(cluster("d", &[9]));
+        more.clusters.push(cluster("d", &[9]).into());
         feeds[0].deliver(more, vec![]);
         publisher.publish();
         assert_eq!(*seen.borrow(), [("c".to_owned(), false), ("d".to_owned(), false)]);
@@ -387,13 +473,148 @@ mod tests {
         assert_eq!(publisher.metrics.errors.get(), 0);
     }
 
+    fn endpoints(ports: &[u16]) -> Vec<EndpointSpec> {
+        cluster("", ports).endpoints
+    }
+
+    fn ports(shared: &Shared, name: &str) -> Vec<u16> {
+        shared.load().cluster(name).unwrap().members().iter().map(|e| e.address.port()).collect()
+    }
+
+    #[test]
+    fn members_are_there_before_their_cluster_serves_whichever_was_said_first() {
+        let (feeds, publisher, _report, _shared) = publisher(&[true]);
+        let said = Memberships::default();
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        let sink = Rc::clone(&seen);
+        let mut publisher = publisher.memberships(said.clone()).on_cluster(move |c| {
+            let ports: Vec<u16> = c.members().iter().map(|e| e.address.port()).collect();
+            sink.borrow_mut().push((c.spec().name.clone(), ports));
+        });
+        said.set("c", endpoints(&[7]));
+        publisher.follow_members();
+        feeds[0].deliver(fragment(&[], "c"), vec![]);
+        said.set("d", endpoints(&[8, 9]));
+        publisher.publish();
+        let mut more = fragment(&[], "d");
+        more.clusters.push(cluster("d", &[]).into());
+        feeds[0].deliver(more, vec![]);
+        publisher.publish();
+        assert_eq!(*seen.borrow(), [("c".to_owned(), vec![7]), ("d".to_owned(), vec![8, 9])]);
+    }
+
+    #[test]
+    fn a_change_of_members_swaps_compiles_and_reports_nothing() {
+        let (feeds, publisher, report, shared) = publisher(&[true]);
+        let said = Memberships::default();
+        let mut publisher = publisher.memberships(said.clone());
+        feeds[0].deliver(fragment(&[], "c"), vec![]);
+        publisher.publish();
+        let (before, mut report) = (shared.full(), report);
+        report.mark_unchanged();
+        said.set("c", endpoints(&[7, 8]));
+        publisher.follow_members();
+        assert_eq!(ports(&shared, "c"), [7, 8]);
+        assert!(Arc::ptr_eq(&before, &shared.full()) && !report.has_changed().unwrap());
+        assert_eq!(publisher.metrics.members.get(), 1);
+        said.set("c", endpoints(&[7, 8]));
+        publisher.follow_members();
+        assert_eq!(publisher.metrics.members.get(), 1, "the same once more is no change");
+    }
+
+    #[test]
+    fn no_publish_wipes_members_that_the_model_does_not_know() {
+        let (feeds, publisher, _report, shared) = publisher(&[true]);
+        let said = Memberships::default();
+        let mut publisher = publisher.memberships(said.clone());
+        said.set("c", endpoints(&[7]));
+        feeds[0].deliver(fragment(&[], "c"), vec![]);
+        publisher.publish();
+        assert_eq!(ports(&shared, "c"), [7]);
+        feeds[0].deliver(fragment(&[1], "c"), vec![]);
+        publisher.publish();
+        assert_eq!(ports(&shared, "c"), [7], "only endpoints differ");
+        let mut other = fragment(&[1], "c");
+        Arc::make_mut(&mut other.clusters[0]).max_idle = 1;
+        let (old, feed) = (Arc::clone(shared.load().cluster("c").unwrap()), &feeds[0]);
+        feed.deliver(other, vec![]);
+        publisher.publish();
+        assert!(!Arc::ptr_eq(&old, shared.load().cluster("c").unwrap()));
+        assert_eq!(ports(&shared, "c"), [7], "a cluster that is made anew");
+    }
+
+    #[test]
+    fn where_memberships_fall_silent_the_model_speaks_again() {
+        let (feeds, publisher, _report, shared) = publisher(&[true]);
+        let said = Memberships::default();
+        let mut publisher = publisher.memberships(said.clone());
+        said.set("c", endpoints(&[7]));
+        feeds[0].deliver(fragment(&[1, 2], "c"), vec![]);
+        publisher.publish();
+        assert_eq!(ports(&shared, "c"), [7]);
+        said.remove("c");
+        publisher.follow_members();
+        assert_eq!(ports(&shared, "c"), [1, 2]);
+        said.set("c", endpoints(&[]));
+        publisher.follow_members();
+        assert!(ports(&shared, "c").is_empty(), "an empty word is a word");
+    }
+
+    #[test]
+    fn a_cluster_that_goes_and_comes_back_has_the_members_of_its_last_word() {
+        let (feeds, publisher, _report, shared) = publisher(&[true]);
+        let said = Memberships::default();
+        let mut publisher = publisher.memberships(said.clone());
+        said.set("c", endpoints(&[7]));
+        feeds[0].deliver(fragment(&[], "c"), vec![]);
+        publisher.publish();
+        feeds[0].deliver(Fragment::default(), vec![]);
+        publisher.publish();
+        said.set("c", endpoints(&[8]));
+        publisher.follow_members();
+        feeds[0].deliver(fragment(&[], "c"), vec![]);
+        publisher.publish();
+        assert_eq!(ports(&shared, "c"), [8]);
+    }
+
+    #[tokio::test]
+    async fn the_task_follows_both_roads_in_any_order() {
+        for first in [true, false] {
+            let (feeds, publisher, _report, shared) = publisher(&[true]);
+            let said = Memberships::default();
+            let publisher = publisher.memberships(said.clone());
+            let task = async { publisher.run().await };
+            let source = async {
+                for round in 1..50_u16 {
+                    let wish = || assert!(feeds[0].deliver(fragment(&[round], "c"), vec![]) > 0);
+                    let word = || said.set("c", endpoints(&[1000 + round]));
+                    if first {
+                        (word(), wish())
+                    } else {
+                        (wish(), word())
+                    };
+                    tokio::task::yield_now().await;
+                    tokio::task::yield_now().await;
+                    assert_eq!(ports(&shared, "c"), [1000 + round]);
+                    word();
+                    said.set("c", endpoints(&[2000 + round]));
+                    tokio::task::yield_now().await;
+                    tokio::task::yield_now().await;
+                    assert_eq!(ports(&shared, "c"), [2000 + round]);
+                }
+                drop(feeds);
+            };
+            tokio::join!(task, source);
+        }
+    }
+
     #[tokio::test]
     async fn the_task_ends_with_its_sources_and_publishes_what_they_left() {
         let (feeds, publisher, report, _shared) = publisher(&[true]);
         let task = async { publisher.run().await };
         let source = async {
             tokio::task::yield_now().await;
-            feeds.into_iter().for_each(|feed| feed.deliver(fragment(&[1], "c"), vec![]));
+            feeds.into_iter().for_each(|feed| assert_eq!(feed.deliver(fragment(&[1], "c"), vec![]), 1));
         };
         tokio::join!(task, source);
         assert_eq!(report.borrow().generation, 1);

@@ -31,6 +31,13 @@ pub(super) struct Interest {
 }
 
 impl Interest {
+    fn absolute(&self) -> Self {
+        let all = |paths: &BTreeSet<PathBuf>| {
+            paths.iter().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())).collect()
+        };
+        Self { files: all(&self.files), folders: all(&self.folders) }
+    }
+
     /// Whether a change at this path may be a change of something of interest. A log file beside it is not.
     fn concerns(&self, path: &Path) -> bool {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
@@ -82,6 +89,8 @@ impl Watch {
 
     /// Watches what is around these files and folders, and nothing else any more.
     pub(super) fn follow(&mut self, interest: &Interest) -> Followed {
+        // Events name absolute paths, whatever was asked for.
+        let interest = &interest.absolute();
         let folders = around(interest);
         *self.interest.lock().unwrap_or_else(PoisonError::into_inner) = interest.clone();
         let mut followed = Followed::default();

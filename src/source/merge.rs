@@ -34,9 +34,9 @@ struct Named<T> {
 }
 
 const LISTENERS: Named<ListenerSpec> = Named { kind: "listener", name: |x| &x.name, origin: |x| &x.origin };
-const ROUTES: Named<RouteSpec> = Named { kind: "route", name: |x| &x.name, origin: |x| &x.origin };
+const ROUTES: Named<Arc<RouteSpec>> = Named { kind: "route", name: |x| &x.name, origin: |x| &x.origin };
 const CERTIFICATES: Named<CertificateSpec> = Named { kind: "certificate", name: |x| &x.name, origin: |x| &x.origin };
-const CLUSTERS: Named<ClusterSpec> = Named { kind: "cluster", name: |x| &x.name, origin: |x| &x.origin };
+const CLUSTERS: Named<Arc<ClusterSpec>> = Named { kind: "cluster", name: |x| &x.name, origin: |x| &x.origin };
 
 impl<T: Clone + Debug> Named<T> {
     /// Each name once.
@@ -84,10 +84,11 @@ mod tests {
 
     fn cluster(name: &str, origin: Origin, port: u16) -> ClusterSpec {
         let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-        ClusterSpec::new(name, origin, vec![EndpointSpec { address, weight: 1 }])
+        ClusterSpec::new(name, origin, vec![EndpointSpec::new(address, 1)])
     }
 
     fn fragment(clusters: Vec<ClusterSpec>) -> Arc<Fragment> {
+        let clusters = clusters.into_iter().map(Arc::new).collect();
         Arc::new(Fragment { clusters, ..Fragment::default() })
     }
 

@@ -7,11 +7,13 @@ mod certificates;
 pub mod file;
 mod folder_watch;
 pub mod grammar;
+pub mod memberships;
 pub mod merge;
 pub mod report;
 mod routes_file;
 
 pub use file::{FileSource, read_files};
+pub use memberships::Memberships;
 pub use merge::merge;
 pub use report::{Report, Timings};
 
@@ -33,6 +35,8 @@ pub struct Delivery {
     pub fragment: Arc<Fragment>,
     /// What of it could not be read.
     pub problems: Arc<[Problem]>,
+    /// Counts what this source delivered that was new, from 1.
+    pub number: u64,
 }
 
 /// The place where one source leaves what it delivers, as the publisher sees it.
@@ -56,16 +60,20 @@ pub fn slot(name: &str, required: bool) -> (Feed, Slot) {
 }
 
 impl Feed {
-    /// Delivers; what equals the last delivery wakes nobody.
-    pub fn deliver(&self, fragment: Fragment, problems: Vec<Problem>) {
-        let new = Some(Delivery { fragment: Arc::new(fragment), problems: problems.into() });
+    /// Delivers; what equals the last delivery wakes nobody. The number of the delivery that stands now: it is live as soon as
+    /// [`Report::delivered`] names it or a later one.
+    pub fn deliver(&self, fragment: Fragment, problems: Vec<Problem>) -> u64 {
+        let mut number = 1;
         self.delivered.send_if_modified(|last| {
-            let changed = *last != new;
+            let same = |last: &Delivery| *last.fragment == fragment && *last.problems == *problems;
+            let changed = last.as_ref().is_none_or(|last| !same(last));
+            number = last.as_ref().map_or(0, |last| last.number) + u64::from(changed);
             if changed {
-                *last = new;
+                *last = Some(Delivery { fragment: Arc::new(fragment), problems: problems.into(), number });
             }
             changed
         });
+        number
     }
 
     /// What was delivered last.
@@ -104,11 +112,11 @@ mod tests {
     #[tokio::test]
     async fn an_equal_delivery_wakes_nobody() {
         let (feed, mut slot) = slot("file", true);
-        feed.deliver(Fragment::default(), vec![]);
+        assert_eq!(feed.deliver(Fragment::default(), vec![]), 1);
         assert!(slot.changed().await && slot.take().is_some());
-        feed.deliver(Fragment::default(), vec![]);
+        assert_eq!(feed.deliver(Fragment::default(), vec![]), 1, "what equals the last delivery is the last delivery");
         assert!(!slot.delivered.has_changed().unwrap());
-        feed.deliver(Fragment::default(), vec![Problem::error(Origin::of("f"), "wrong", "")]);
+        assert_eq!(feed.deliver(Fragment::default(), vec![Problem::error(Origin::of("f"), "wrong", "")]), 2);
         assert!(slot.changed().await);
         drop(feed);
         assert!(slot.take().is_some_and(|d| d.problems.len() == 1), "what an ended source left stays");

@@ -1,6 +1,7 @@
 //! What became of the last change?
 
 use crate::model::Problem;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +12,8 @@ pub struct Report {
     pub generation: u64,
     /// Everything that could not be honoured, or deserves a warning, sorted by origin.
     pub problems: Arc<[Problem]>,
+    /// Number of the delivery of each source, by its name, that this is the outcome of.
+    pub delivered: BTreeMap<Arc<str>, u64>,
     /// When that snapshot, or the endpoints in it, was published.
     pub published_at: Option<SystemTime>,
     /// How long that took.

@@ -113,10 +113,29 @@ families! {
         "Changes seen: published, or unchanged after merging.";
     CONFIG_PUBLISH_DURATION: Histogram "tidegate_config_publish_duration_seconds" []
         "Time to merge, compile and swap a change.";
+    MEMBERSHIP_CHANGES: Counter "tidegate_membership_changes_total" []
+        "Clusters whose endpoints changed without a publish, each change counted.";
+    MEMBERSHIP_DURATION: Histogram "tidegate_membership_change_duration_seconds" []
+        "Time to hand such endpoints to their clusters, for all that changed together.";
     CONFIG_PROBLEMS: Gauge "tidegate_config_problems" ["severity"]
         "Parts of the configuration that were not honoured (error) or deserve a look (warning).";
     CONFIG_OBJECTS: Gauge "tidegate_config_objects" ["kind"]
         "What the configuration that serves holds: listeners, routes, clusters, certificates.";
+
+    // Kubernetes.
+    KUBERNETES_OBJECTS: Gauge "tidegate_kubernetes_objects" ["kind"] "Objects that are kept of each kind.";
+    KUBERNETES_ENDPOINTS: Gauge "tidegate_kubernetes_endpoints" [] "Endpoints in all EndpointSlices that are kept.";
+    KUBERNETES_WATCH_RESTARTS: Counter "tidegate_kubernetes_watch_restarts_total" ["kind"]
+        "Watches that failed and were begun again, or whose list had to be read anew.";
+    KUBERNETES_LAST_ANSWER: Gauge "tidegate_kubernetes_last_answer_timestamp_seconds" []
+        "When the API server last answered anything, in seconds since the epoch.";
+    KUBERNETES_TRANSLATE_DURATION: Histogram "tidegate_kubernetes_translate_duration_seconds" []
+        "Time to make routes, clusters and certificates of the objects.";
+    // What is written back to Kubernetes. `kind` is lease, ingress, event, configmap.
+    KUBERNETES_LEADER: Gauge "tidegate_kubernetes_leader" [] "1 while this gate is the one that writes for all of them.";
+    KUBERNETES_WRITES: Counter "tidegate_kubernetes_writes_total" ["kind"] "Objects written to the API server.";
+    KUBERNETES_WRITE_FAILURES: Counter "tidegate_kubernetes_write_failures_total" ["kind"]
+        "Writes that the API server refused or did not answer, conflicts with a newer version left out.";
 
     // The process itself.
     READY: Gauge "tidegate_ready" [] "1 when ready for traffic.";

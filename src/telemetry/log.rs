@@ -37,7 +37,7 @@ impl FromStr for Level {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let mut targets = Targets::new().with_default(LevelFilter::INFO);
+        let mut targets = quiet();
         for part in text.split(',').map(str::trim) {
             // A target without a level would be taken as "everything of it, and nothing of all others" by the usual parsers:
             // a slip of the pen such as `inof` silenced the log. Here it is an error.
@@ -52,7 +52,7 @@ impl FromStr for Level {
 
 impl Default for Level {
     fn default() -> Self {
-        Self { text: "info".into(), targets: Targets::new().with_default(LevelFilter::INFO) }
+        Self { text: "info".into(), targets: quiet() }
     }
 }
 
@@ -61,6 +61,13 @@ impl Level {
     pub fn as_str(&self) -> &str {
         &self.text
     }
+}
+
+/// What holds where nothing else is said. The Kubernetes client's own lines come with every attempt while the API server is away;
+/// our own say it once, and what it was.
+fn quiet() -> Targets {
+    let targets = Targets::new().with_default(LevelFilter::INFO);
+    targets.with_target("kube_client", LevelFilter::OFF).with_target("kube_runtime", LevelFilter::OFF)
 }
 
 const WORDS: [(&str, LevelFilter); 6] = [

@@ -90,18 +90,28 @@ impl<'a> Compiler<'a> {
     }
 
     fn wish(&mut self, binding: &'a TlsBinding, wishes: &mut BTreeMap<HostPattern, Wish<'a>>) {
+        let new =
+            || Wish { origin: &binding.origin, certificates: Vec::new(), client_auth: binding.client_auth.as_ref() };
+        if binding.certificates.is_empty() {
+            // Its certificates are not there yet; that it asks for those of clients counts all the same.
+            for host in &binding.hosts {
+                wishes.entry(host.clone()).or_insert_with(new);
+            }
+        }
         for name in &binding.certificates {
             let served = self.served(name, &binding.origin);
             let own = || served.iter().flat_map(|served| &served.certificates).flat_map(|c| c.names.clone()).collect();
             let hosts: Vec<HostPattern> = if binding.hosts.is_empty() { own() } else { binding.hosts.clone() };
             for host in hosts {
-                let wish = wishes.entry(host.clone()).or_insert_with(|| Wish {
-                    origin: &binding.origin,
-                    certificates: Vec::new(),
-                    client_auth: None,
-                });
-                if !wish.certificates.contains(name) {
-                    wish.certificates.push(name.clone());
+                let wish = wishes.entry(host.clone()).or_insert_with(new);
+                match wish.certificates.contains(name) {
+                    true => {}
+                    false if joins(wish.origin, &binding.origin) => wish.certificates.push(name.clone()),
+                    false => self.problems.push(Problem::error(
+                        binding.origin.clone(),
+                        format!("which certificates serve {host} is decided already, at {}", wish.origin),
+                        "the oldest object decides, so that none takes a host over with a key of another kind",
+                    )),
                 }
                 match (wish.client_auth, &binding.client_auth) {
                     (None, theirs) => wish.client_auth = theirs.as_ref(),
@@ -217,7 +227,9 @@ impl<'a> Compiler<'a> {
             return Some(entry.clone());
         }
         let certificates = self.one_of_each_kind(&policy.certificates);
-        if certificates.is_empty() {
+        // A host with client certificates of its own must not fall to a wildcard that asks for none: it answers an alert.
+        let guarded = host.is_some() && policy.client_auth.is_some() && policy.client_auth != self.tls.client_auth;
+        if certificates.is_empty() && !guarded {
             return None;
         }
         let before = self.previous.and_then(|previous| previous.entries.get(&policy));
@@ -271,13 +283,19 @@ impl<'a> Compiler<'a> {
     }
 
     fn uncovered(&mut self, host: &HostPattern, entry: &Entry, origin: &Origin) {
-        if entry.certificates.iter().any(|certificate| certificate.covers(host)) {
+        if entry.certificates.is_empty() || entry.certificates.iter().any(|certificate| certificate.covers(host)) {
             return;
         }
         let names = entry.policy.certificates.join(", ");
         let what = format!("certificate {names} does not cover {host}: clients will refuse it");
         self.problems.push(Problem::warning(origin.clone(), what, "request it for this name too"));
     }
+}
+
+/// Whether a binding may add certificates to those of an older one for the same host: ECDSA beside RSA is said in one place, or
+/// in files. Objects of the cluster have owners that need not trust each other.
+fn joins(older: &Origin, other: &Origin) -> bool {
+    older.place == other.place || (older.created == 0 && other.created == 0)
 }
 
 fn build(
@@ -314,6 +332,41 @@ mod tests {
     fn chain_of(names: &ServerNames) -> Option<Arc<Certificate>> {
         names.find(Some("a.test"))?;
         names.exact.get("a.test").map(|entry| entry.certificates[0].clone())
+    }
+
+    #[test]
+    fn a_younger_object_adds_no_certificate_to_a_host_of_another() {
+        let authority = Authority::new();
+        let pair = |kind| authority.issue_for(kind, &["a.test"], 2020, 2080);
+        let specs = [certificate("old", [pair(Kind::Rsa)]), certificate("young", [pair(Kind::Ecdsa)])];
+        let of = |place: &str, created, name| {
+            let origin = Origin { created, ..Origin::of(place) };
+            TlsBinding { origin, ..binding(&["a.test"], name) }
+        };
+        let compiled = |a: TlsBinding, b: TlsBinding| {
+            let (names, problems) = compile(&listener(), &[a, b], &specs, None, now());
+            (names.exact["a.test"].policy.certificates.clone(), problems)
+        };
+        let (served, problems) = compiled(of("Ingress/b/y", 9, "young"), of("Ingress/a/x", 5, "old"));
+        assert_eq!((served, problems.len()), (vec!["old".to_owned()], 1), "{problems:?}");
+        assert_eq!(&*problems[0].origin.place, "Ingress/b/y");
+        let (served, problems) = compiled(of("Ingress/b/y", 9, "young"), of("file", 0, "old"));
+        assert_eq!((served, problems.len()), (vec!["old".to_owned()], 1), "a file is older than every object");
+        let (served, problems) = compiled(of("Ingress/a/x", 9, "young"), of("Ingress/a/x", 9, "old"));
+        assert_eq!((served.len(), problems.len()), (2, 0), "{problems:?}");
+    }
+
+    #[test]
+    fn a_host_with_client_certificates_and_no_own_never_falls_to_a_wildcard_without() {
+        let authority = Authority::new();
+        let auth = ClientAuthSpec { ca: authority.pem.clone(), required: true };
+        let guarded = TlsBinding { certificates: vec![], client_auth: Some(auth), ..binding(&["a.test"], "gone") };
+        let specs = [certificate("all", [authority.issue(&["*.test"])])];
+        let bindings = [guarded, binding(&["*.test"], "all")];
+        let (names, _) = compile(&listener(), &bindings, &specs, None, now());
+        let found = |name| names.find(Some(name)).map(|found| found.policy);
+        assert!(found("a.test") != found("b.test") && found("a.test").is_some());
+        assert!(names.exact["a.test"].certificates.is_empty(), "the handshake ends with an alert");
     }
 
     #[test]

@@ -62,8 +62,9 @@ impl ServerNames {
     /// - a certificate that is unreadable, does not fit its key, is expired or not yet valid leaves its last good version;
     /// - one that is gone from `certificates` is withdrawn, and its names answer with an alert;
     /// - a client CA that is unusable leaves the last good policy of its names if that was no laxer, otherwise an alert;
-    /// - bindings for the same host add their certificates (one of each kind of key); if they disagree about client
-    ///   certificates, the oldest one that says anything decides.
+    /// - bindings for the same host add their certificates (one of each kind of key), if they are of files or of one object;
+    ///   otherwise the oldest one decides. If they disagree about client certificates, the oldest one that says anything decides;
+    /// - a host with client certificates of its own and no certificate to serve answers with an alert, whatever wildcard there is.
     pub fn compile(
         listener: &ListenerSpec,
         bindings: &[TlsBinding],

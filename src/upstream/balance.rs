@@ -4,11 +4,18 @@
 //! will make the request wait. Where no endpoint at all is well, the verdicts are doubted instead (panic mode): ejected ones are
 //! picked, and if all fail their checks, any. Where the well ones were all tried, the others are not: they would
 //! only fail more slowly.
+//!
+//! Where endpoints differ in nearness, least request looks among the nearest that are fit, and goes further when the one found
+//! there is busy compared with one drawn from all. Load spills over as it grows, one request at a time: there is no
+//! share of near endpoints below which everything changes. The other policies do not look at nearness: turns and chance are asked
+//! for where shares must be exact, and a key has the same endpoint on every node.
 
 use super::cluster::PickError;
 use super::endpoint::{EJECTED, Endpoint, EndpointId, FAILING, PROBING};
 use super::{hash, random};
+use crate::model::{BalancePolicy, Nearness};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -23,10 +30,23 @@ pub struct Members {
     seeds: Box<[u64]>,
     /// Weights of `open`; empty: all the same.
     weights: Box<[u32]>,
-    /// For each of `open`, the sum of its weight and all before; empty: all the same.
-    sums: Box<[u64]>,
+    /// Everyone in `open`, to draw from.
+    everyone: Pool,
+    /// The nearest of `open`, then the next nearest, but not the furthest; `None`: all are equally near, or nobody looks.
+    near: Option<Box<[Pool]>>,
     /// Order of turns, places in `open`; empty: as they stand.
     turns: Box<[u32]>,
+}
+
+/// Some of `open` to draw from by weight.
+#[derive(Debug, Default)]
+struct Pool {
+    /// Places in `open`, ascending; `None`: all of them.
+    places: Option<Box<[usize]>>,
+    /// How many there are.
+    size: usize,
+    /// For each, the sum of its weight and all before; empty: all the same.
+    sums: Box<[u64]>,
 }
 
 /// How to pick.
@@ -39,29 +59,52 @@ pub(crate) enum Way<'a> {
 }
 
 impl Members {
-    /// `round_robin`: prepare turns.
-    pub(crate) fn new(mut all: Vec<Arc<Endpoint>>, round_robin: bool) -> Self {
+    /// What `policy` needs is prepared.
+    pub(crate) fn new(mut all: Vec<Arc<Endpoint>>, policy: &BalancePolicy) -> Self {
         all.sort_by_key(|e| e.address);
         let open: Box<[_]> = all.iter().filter(|e| e.weight() > 0).cloned().collect();
         let seeds = open.iter().map(|e| e.seed).collect();
         let mut members = Self { all: all.into(), open, seeds, ..Self::default() };
         let weights: Box<[u32]> = members.open.iter().map(|e| e.weight()).collect();
-        if weights.windows(2).all(|pair| pair.first() == pair.last()) {
-            return members;
+        if weights.windows(2).any(|pair| pair.first() != pair.last()) {
+            if *policy == BalancePolicy::RoundRobin {
+                members.turns = turns(&weights);
+            }
+            members.weights = weights;
+        }
+        members.everyone = members.pool(None);
+        if !matches!(policy, BalancePolicy::RoundRobin | BalancePolicy::Random) {
+            members.near = members.classes();
+        }
+        members
+    }
+
+    fn pool(&self, places: Option<Box<[usize]>>) -> Pool {
+        let size = places.as_ref().map_or(self.open.len(), |places| places.len());
+        if self.weights.is_empty() {
+            return Pool { places, size, sums: Box::default() };
         }
         let mut sum = 0u64;
-        members.sums = weights
-            .iter()
-            .map(|&w| {
-                sum += u64::from(w);
-                sum
-            })
-            .collect();
-        if round_robin {
-            members.turns = turns(&weights);
+        let mut add = |at: usize| {
+            sum += u64::from(self.weight(at));
+            sum
+        };
+        let sums = match &places {
+            Some(places) => places.iter().map(|&at| add(at)).collect(),
+            None => (0..size).map(add).collect(),
+        };
+        Pool { places, size, sums }
+    }
+
+    fn classes(&self) -> Option<Box<[Pool]>> {
+        let mut classes: BTreeMap<Nearness, Vec<usize>> = BTreeMap::new();
+        for (at, endpoint) in self.open.iter().enumerate() {
+            classes.entry(endpoint.near()).or_default().push(at);
         }
-        members.weights = weights;
-        members
+        // Whoever finds nobody nearer looks among all.
+        classes.pop_last();
+        let pools: Box<[Pool]> = classes.into_values().map(|places| self.pool(Some(places.into()))).collect();
+        (!pools.is_empty()).then_some(pools)
     }
 
     /// Every endpoint, ordered by address.
@@ -123,61 +166,83 @@ impl Members {
 
     fn find(&self, way: Way<'_>, fit: impl Fn(&Endpoint) -> bool) -> Option<&Arc<Endpoint>> {
         match way {
-            Way::Least => self.least(fit),
+            Way::Least => match &self.near {
+                None => self.open.get(self.least(&self.everyone, &fit)?),
+                Some(near) => self.open.get(self.nearest(near, &fit)?),
+            },
             Way::Turn(turns) => self.in_turn(turns, fit),
-            Way::Random => self.open.get(self.draw(None, fit)?),
+            Way::Random => self.open.get(self.draw(&self.everyone, None, &fit)?),
             Way::Key(key) => self.by_key(key, fit),
         }
     }
 
+    /// One of the nearest, unless it is busy: then the one it was compared with.
+    fn nearest(&self, near: &[Pool], fit: &impl Fn(&Endpoint) -> bool) -> Option<usize> {
+        let Some(first) = near.iter().find_map(|pool| self.least(pool, fit)) else {
+            return self.least(&self.everyone, fit);
+        };
+        match self.draw(&self.everyone, Some(first), fit) {
+            Some(other) if self.is_busy(first, other) => Some(other),
+            _ => Some(first),
+        }
+    }
+
+    /// Whether a near endpoint has so much to do, compared with another, that the longer way is the shorter one.
+    fn is_busy(&self, near: usize, other: usize) -> bool {
+        let (Some(one), Some(two)) = (self.open.get(near), self.open.get(other)) else { return false };
+        let (a, b) = (u128::from(one.pending()), u128::from(two.pending()));
+        if self.weights.is_empty() {
+            return a > b * SPILL_FACTOR + SPILL_START;
+        }
+        // Requests as they would be at an endpoint of average weight.
+        let total = self.everyone.sums.last().copied().unwrap_or(1);
+        let average = u128::from(total) / (self.everyone.size.max(1) as u128);
+        let (of_near, of_other) = (u128::from(self.weight(near)), u128::from(self.weight(other)));
+        a * average * of_other > b * average * of_near * SPILL_FACTOR + of_near * of_other * SPILL_START
+    }
+
     /// Of two that are drawn by weight, the one with fewer requests for its weight. Weight counts in the draw, so that
     /// shares are right even where nobody has anything to do, and in the comparison, so that they stay right under load.
-    fn least(&self, fit: impl Fn(&Endpoint) -> bool) -> Option<&Arc<Endpoint>> {
-        let first_at = self.draw(None, &fit)?;
+    fn least(&self, pool: &Pool, fit: &impl Fn(&Endpoint) -> bool) -> Option<usize> {
+        let first_at = self.draw(pool, None, fit)?;
         let first = self.open.get(first_at)?;
-        let Some(second_at) = self.draw(Some(first_at), &fit) else { return Some(first) };
+        let Some(second_at) = self.draw(pool, Some(first_at), fit) else { return Some(first_at) };
         let second = self.open.get(second_at)?;
         let load_of_first = u64::from(first.pending()) * u64::from(self.weight(second_at));
         let load_of_second = u64::from(second.pending()) * u64::from(self.weight(first_at));
-        Some(if load_of_second < load_of_first { second } else { first })
+        Some(if load_of_second < load_of_first { second_at } else { first_at })
     }
 
     fn weight(&self, at: usize) -> u32 {
         self.weights.get(at).copied().unwrap_or(1)
     }
 
-    /// A place in `open`, by weight, other than `except`. A few draws find one where most are fit; else all are looked at.
-    fn draw(&self, except: Option<usize>, fit: impl Fn(&Endpoint) -> bool) -> Option<usize> {
-        let others = self.open.len().saturating_sub(usize::from(except.is_some()));
+    /// A place in `open`, by weight, other than `except`, which is one of the pool. A few draws find one where most are fit;
+    /// else all are looked at.
+    fn draw(&self, pool: &Pool, except: Option<usize>, fit: &impl Fn(&Endpoint) -> bool) -> Option<usize> {
+        let others = pool.size.saturating_sub(usize::from(except.is_some()));
         if others == 0 {
             return None;
         }
-        let is_fit = |at: usize| Some(at) != except && self.open.get(at).is_some_and(|e| fit(e));
+        let except = except.and_then(|at| pool.index(at));
+        let is_fit = |index: usize| {
+            Some(index) != except && pool.place(index).and_then(|at| self.open.get(at)).is_some_and(|e| fit(e))
+        };
         for _ in 0..if others == 1 { 1 } else { 4 } {
-            let at = self.draw_any(except);
-            if is_fit(at) {
-                return Some(at);
+            let index = pool.draw(except);
+            if is_fit(index) {
+                return pool.place(index);
             }
         }
         let (mut sum, mut found) = (0, None);
-        for at in (0..self.open.len()).filter(|&at| is_fit(at)) {
-            let weight = u64::from(self.weight(at));
+        for index in (0..pool.size).filter(|&index| is_fit(index)) {
+            let weight = pool.place(index).map_or(0, |at| u64::from(self.weight(at)));
             sum += weight;
             if random::below(sum) < weight {
-                found = Some(at);
+                found = Some(index);
             }
         }
-        found
-    }
-
-    fn draw_any(&self, except: Option<usize>) -> usize {
-        if let Some(&total) = self.sums.last() {
-            let point = random::below(total);
-            return self.sums.partition_point(|&sum| sum <= point);
-        }
-        let size = self.open.len() - usize::from(except.is_some());
-        let at = usize::try_from(random::below(size as u64)).unwrap_or(0);
-        if except.is_some_and(|except| at >= except) { at + 1 } else { at }
+        found.and_then(|index| pool.place(index))
     }
 
     /// Whoever is next. One that is skipped uses up its turn, so that its neighbour does not get a double share.
@@ -225,6 +290,36 @@ impl Members {
         best.map(|(.., at)| at)
     }
 }
+
+impl Pool {
+    /// The place in `open` of what is in the pool at this index.
+    fn place(&self, index: usize) -> Option<usize> {
+        self.places.as_ref().map_or(Some(index), |places| places.get(index).copied())
+    }
+
+    fn index(&self, place: usize) -> Option<usize> {
+        self.places.as_ref().map_or(Some(place), |places| places.binary_search(&place).ok())
+    }
+
+    /// Any index, by weight; where all weigh the same, another than `except`.
+    fn draw(&self, except: Option<usize>) -> usize {
+        if let Some(&total) = self.sums.last() {
+            let point = random::below(total);
+            return self.sums.partition_point(|&sum| sum <= point);
+        }
+        let size = self.size - usize::from(except.is_some());
+        let index = usize::try_from(random::below(size as u64)).unwrap_or(0);
+        if except.is_some_and(|except| index >= except) { index + 1 } else { index }
+    }
+}
+
+/// A near endpoint is busy with more than twice the requests of another: with the same speed, its next answer takes twice as
+/// long, while the way to another zone costs a millisecond or less. At 1 it would be plain least request, and nearness a tie
+/// breaker.
+const SPILL_FACTOR: u128 = 2;
+/// And with more than four beyond that: of so few in flight, some are about to end, and their number says more about chance
+/// than about load. Without it a quiet cluster would send every second request abroad because of a single one in flight.
+const SPILL_START: u128 = 4;
 
 /// Longest order of turns; finer weights are rounded.
 const LONGEST: u64 = 16_384;
@@ -283,7 +378,7 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BalancePolicy, ClusterSpec, EndpointSpec, HashKey};
+    use crate::model::{ClusterSpec, EndpointSpec, HashKey};
     use crate::upstream::testing::{address, cluster, endpoints, members, spec};
     use crate::upstream::{Cluster, Outcome};
     use proptest::prelude::*;
@@ -459,6 +554,87 @@ mod tests {
         assert_eq!(picks(&cluster, &[], 50).len(), 2);
     }
 
+    fn placed(balance: BalancePolicy, near: &[Nearness]) -> Arc<Cluster> {
+        let weights = vec![1; near.len()];
+        let placed = endpoints(&weights).into_iter().zip(near).map(|(e, near)| EndpointSpec { near: *near, ..e });
+        cluster(&ClusterSpec { balance, endpoints: placed.collect(), ..spec(&[]) })
+    }
+
+    const NEAR_AND_FAR: [Nearness; 5] =
+        [Nearness::Anywhere, Nearness::Node, Nearness::Zone, Nearness::Anywhere, Nearness::Zone];
+
+    #[test]
+    fn the_nearest_that_is_well_is_picked_and_then_the_next_nearest() {
+        let cluster = placed(BalancePolicy::LeastRequest, &NEAR_AND_FAR);
+        let all = members(&cluster);
+        assert_eq!(picks(&cluster, &[], 50), HashMap::from([(address(1), 50)]));
+        assert_eq!(picks(&cluster, &[all[1].id], 400).len(), 2, "a retry stays in the zone");
+        cluster.ward.judge(&all[1], false);
+        let zone = picks(&cluster, &[], 400);
+        assert!(zone.len() == 2 && zone[&address(2)].abs_diff(200) < 80 && zone.contains_key(&address(4)), "{zone:?}");
+        (0..5).for_each(|_| all[2].report(Outcome::Reset));
+        cluster.ward.judge(&all[4], false);
+        let far = picks(&cluster, &[], 400);
+        assert!(far.len() == 2 && far.contains_key(&address(0)) && far.contains_key(&address(3)), "{far:?}");
+    }
+
+    #[test]
+    fn load_spills_over_as_it_grows_and_never_all_at_once() {
+        let mut near = vec![Nearness::Anywhere; 10];
+        near[3] = Nearness::Node;
+        let cluster = placed(BalancePolicy::LeastRequest, &near);
+        let mut permits = Vec::new();
+        let mut last = 0;
+        for _ in 0..200 {
+            permits.push(cluster.try_admit(&cluster.pick(&[], None).unwrap()).unwrap());
+            let busy: Vec<_> = members(&cluster).iter().map(|e| e.in_flight()).collect();
+            let far = busy.iter().enumerate().filter(|(at, _)| *at != 3).map(|(_, n)| *n);
+            let (most, least) = (far.clone().max().unwrap(), far.min().unwrap());
+            assert!(busy[3] <= 2 * most + 5 && busy[3] >= last && most - least <= 10, "{busy:?}");
+            last = busy[3];
+        }
+        assert!((26..=45).contains(&last), "with 9 others at n and this one at 2n + 4, n is 18: {last}");
+        assert_eq!(members(&cluster)[3].in_flight(), last);
+        drop(permits);
+        assert_eq!(picks(&cluster, &[], 50), HashMap::from([(address(3), 50)]), "idle again, near again");
+    }
+
+    #[test]
+    fn the_other_policies_do_not_look_at_nearness() {
+        for balance in [BalancePolicy::Random, BalancePolicy::RoundRobin] {
+            let cluster = placed(balance, &NEAR_AND_FAR);
+            let counts = picks(&cluster, &[], 5_000);
+            assert!(counts.len() == 5 && counts.values().all(|n| n.abs_diff(1_000) < 200), "{counts:?}");
+        }
+        let hash = || BalancePolicy::Hash(HashKey::Source);
+        let (here, there) = (placed(hash(), &NEAR_AND_FAR), placed(hash(), &[Nearness::Anywhere; 5]));
+        assert_eq!(owners(&here), owners(&there));
+        let without_key = here.pick(&[], None).unwrap().address;
+        assert_eq!(without_key, address(1), "a request without the key goes by least request");
+    }
+
+    #[test]
+    fn who_moves_nearer_is_picked_without_being_another_endpoint() {
+        let cluster = placed(BalancePolicy::LeastRequest, &[Nearness::Anywhere; 3]);
+        let before = members(&cluster);
+        assert!(cluster.members().near.is_none(), "nobody is nearer: it costs nothing");
+        let mut specs = endpoints(&[1, 1, 1]);
+        specs[2].near = Nearness::Zone;
+        cluster.set_members(&specs);
+        assert!(Arc::ptr_eq(&before[2], &members(&cluster)[2]));
+        assert_eq!(picks(&cluster, &[], 50), HashMap::from([(address(2), 50)]));
+    }
+
+    #[test]
+    fn a_near_endpoint_without_weight_or_place_is_passed_over() {
+        let mut specs = endpoints(&[0, 1, 1]);
+        (specs[0].near, specs[1].near) = (Nearness::Node, Nearness::Zone);
+        let cluster = cluster(&ClusterSpec { endpoints: specs, max_in_flight: 1, ..spec(&[]) });
+        assert_eq!(picks(&cluster, &[], 50), HashMap::from([(address(1), 50)]));
+        let _full = cluster.try_admit(&members(&cluster)[1]).unwrap();
+        assert_eq!(picks(&cluster, &[], 50), HashMap::from([(address(2), 50)]));
+    }
+
     /// Where each of many keys goes.
     fn owners(cluster: &Cluster) -> Vec<SocketAddr> {
         (0..500).map(|n| cluster.pick(&[], Some(random::mix(n))).unwrap().address).collect()
@@ -494,6 +670,49 @@ mod tests {
             let one = with(BalancePolicy::Hash(HashKey::Source), &weights);
             let other = cluster(&ClusterSpec { endpoints: shuffled, ..one.spec().clone() });
             prop_assert_eq!(owners(&one), owners(&other));
+        }
+
+        #[test]
+        fn nearness_goes_before_load_until_the_near_ones_are_busy(
+            endpoints in proptest::collection::vec((0u32..3, 0u32..4, 0u32..14, any::<bool>()), 1..9),
+        ) {
+            let near = |n: u32| [Nearness::Node, Nearness::Zone, Nearness::Anywhere][n as usize];
+            let one = |(at, e): (usize, &(u32, u32, u32, bool))| EndpointSpec { address: address(at), weight: e.1, near: near(e.0) };
+            let specs: Vec<_> = endpoints.iter().enumerate().map(one).collect();
+            let cluster = cluster(&ClusterSpec { endpoints: specs.clone(), ..spec(&[]) });
+            let all = members(&cluster);
+            for (member, e) in all.iter().zip(&endpoints) {
+                (0..e.2).for_each(|_| member.enter());
+                cluster.ward.judge(member, e.3);
+            }
+            let fit: Vec<usize> = (0..specs.len()).filter(|&at| specs[at].weight > 0 && endpoints[at].3).collect();
+            if fit.is_empty() {
+                return Ok(());
+            }
+            let open: Vec<u32> = specs.iter().map(|s| s.weight).filter(|w| *w > 0).collect();
+            let same = open.iter().all(|w| *w == open[0]);
+            let average = if same { f64::from(open[0]) } else { f64::from(open.iter().sum::<u32>() / u32::try_from(open.len()).unwrap()) };
+            let load = |at: usize| f64::from(endpoints[at].2) * average / f64::from(specs[at].weight);
+            let nearest = fit.iter().map(|&at| specs[at].near).min().unwrap();
+            let nearby: Vec<usize> = fit.iter().copied().filter(|&at| specs[at].near == nearest).collect();
+            let alike = open.len() == all.iter().filter(|e| e.weight() > 0 && e.near() == nearest).count();
+            let mut spilled = false;
+            for _ in 0..300 {
+                let picked = cluster.pick(&[], None).unwrap().address;
+                let at = specs.iter().position(|s| s.address == picked).unwrap();
+                prop_assert!(fit.contains(&at));
+                if nearby.contains(&at) {
+                    let more = |other: &&usize| **other != at && load(**other) + 1e-9 >= load(at);
+                    prop_assert!(nearby.len() == 1 || nearby.iter().any(|other| more(&other)), "the busiest of the near: {}", at);
+                } else {
+                    spilled = true;
+                    let busy = |n: &usize| load(*n) > 2.0 * load(at) + 4.0 - 1e-9;
+                    prop_assert!(!alike && nearby.iter().any(busy), "nobody near was busy, but {} was picked", at);
+                }
+            }
+            let others = || fit.iter().filter(|at| !nearby.contains(at));
+            let all_busy = nearby.iter().all(|&n| others().all(|&o| load(n) > 2.0 * load(o) + 4.0 + 1e-9));
+            prop_assert!(spilled || others().count() == 0 || !all_busy, "all near ones are busy, and none was spared");
         }
 
         #[test]

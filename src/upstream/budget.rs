@@ -29,7 +29,8 @@ pub struct RetryBudget {
 
 #[derive(Debug, Default)]
 struct Window {
-    seconds: [Second; WINDOW as usize],
+    /// Empty until someone looks: a cluster that meets few requests needs none.
+    seconds: Box<[Second]>,
     /// Requests that were already put into a second.
     counted: u64,
 }
@@ -100,6 +101,9 @@ impl Window {
     }
 
     fn at(&mut self, now: u64) -> Option<&mut Second> {
+        if self.seconds.is_empty() {
+            self.seconds = Box::new([Second::default(); WINDOW as usize]);
+        }
         self.seconds.get_mut(usize::try_from(now % WINDOW).unwrap_or(0))
     }
 

@@ -14,14 +14,14 @@ use arc_swap::ArcSwap;
 use rustls_pki_types::ServerName;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use thiserror::Error;
 use tokio::sync::watch;
 
 /// A named upstream service: who belongs to it, who is well, and who is picked. Shared by all workers.
 #[derive(Debug)]
 pub struct Cluster {
-    spec: ClusterSpec,
+    spec: Arc<ClusterSpec>,
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
     /// Asked for and verified; `None` where the name is unusable or there is no TLS.
     pub(crate) server_name: Option<ServerName<'static>>,
@@ -29,10 +29,12 @@ pub struct Cluster {
     pub(crate) queue: Queue,
     members: ArcSwap<Members>,
     key: Option<Key>,
-    turns: Option<Turns>,
+    /// Apart, because few clusters have them and they are a kilobyte.
+    turns: Option<Box<Turns>>,
     budget: RetryBudget,
-    /// Counts changes of membership; its end tells the health checks that the cluster is gone.
-    changes: watch::Sender<u64>,
+    /// Counts changes of membership; its end tells the health checks that the cluster is gone. Made when someone asks for it:
+    /// most clusters have no checks, and a channel is a third of a kilobyte.
+    changes: OnceLock<watch::Sender<u64>>,
     change: Mutex<()>,
 }
 
@@ -51,6 +53,11 @@ impl Cluster {
     /// A cluster with the endpoints of its spec. `tls` must be there where the spec asks for TLS: connecting fails otherwise,
     /// it never falls back to cleartext.
     pub fn new(spec: &ClusterSpec, tls: Option<Arc<rustls::ClientConfig>>, registry: &Registry) -> Arc<Self> {
+        Self::of(&Arc::new(spec.clone()), tls, registry)
+    }
+
+    /// The same of a spec that others hold too: of thousands, each is there once.
+    pub fn of(spec: &Arc<ClusterSpec>, tls: Option<Arc<rustls::ClientConfig>>, registry: &Registry) -> Arc<Self> {
         let ward = Arc::new(Ward::new(spec.outlier.clone(), Meters::new(registry, &spec.name)));
         let name = |tls: &crate::model::UpstreamTlsSpec| ServerName::try_from(tls.server_name.clone()).ok();
         let key = match &spec.balance {
@@ -63,12 +70,12 @@ impl Cluster {
             queue: Queue::new(spec.max_queue, spec.queue_timeout),
             members: ArcSwap::default(),
             key,
-            turns: (spec.balance == BalancePolicy::RoundRobin).then(Turns::default),
+            turns: (spec.balance == BalancePolicy::RoundRobin).then(Box::default),
             budget: RetryBudget::new(spec.retry_budget, Arc::clone(&ward)),
-            changes: watch::Sender::new(0),
+            changes: OnceLock::new(),
             change: Mutex::new(()),
             ward,
-            spec: spec.clone(),
+            spec: Arc::clone(spec),
         };
         cluster.set_members(&spec.endpoints);
         Arc::new(cluster)
@@ -85,7 +92,7 @@ impl Cluster {
     }
 
     /// Makes these its endpoints. One whose address stays keeps its `Arc`, its health and its counts, even if its weight
-    /// changes; of two with one address the first counts.
+    /// or nearness changes; of two with one address the first counts.
     pub fn set_members(&self, specs: &[EndpointSpec]) {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.members.load_full();
@@ -97,9 +104,9 @@ impl Cluster {
                 continue;
             }
             let stays = old.remove(&spec.address);
-            changed |= stays.is_none_or(|e| e.weight() != spec.weight);
+            changed |= stays.is_none_or(|e| e.weight() != spec.weight || e.near() != spec.near);
             let endpoint = stays.cloned().unwrap_or_else(|| self.join(spec, before.is_empty()));
-            endpoint.set_weight(spec.weight);
+            endpoint.set_share(spec);
             if spec.weight == 0 {
                 // It takes no requests, so it must not count among those put aside.
                 self.ward.reinstate(&endpoint);
@@ -109,15 +116,17 @@ impl Cluster {
         if !changed && old.is_empty() {
             return;
         }
-        let members = Arc::new(Members::new(all.into_values().collect(), self.turns.is_some()));
+        let members = Arc::new(Members::new(all.into_values().collect(), &self.spec.balance));
         self.members.store(Arc::clone(&members));
         self.ward.resize(old.into_values(), members.open());
-        self.changes.send_modify(|n| *n += 1);
+        if let Some(changes) = self.changes.get() {
+            changes.send_modify(|n| *n += 1);
+        }
     }
 
     /// A new endpoint. Those of the start are not slowed: they would only be slow together.
     fn join(&self, spec: &EndpointSpec, first: bool) -> Arc<Endpoint> {
-        let endpoint = Endpoint::new(spec.address, spec.weight, self.spec.max_in_flight, Arc::clone(&self.ward));
+        let endpoint = Endpoint::new(spec, self.spec.max_in_flight, Arc::clone(&self.ward));
         if !first && !self.spec.slow_start.is_zero() {
             endpoint.warm_up();
         }
@@ -176,7 +185,7 @@ impl Cluster {
 
     /// Counts changes of membership, until the cluster is gone.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+        self.changes.get_or_init(|| watch::Sender::new(0)).subscribe()
     }
 }
 

@@ -287,7 +287,7 @@ mod tests {
         let checks_run = tokio::spawn(run(Arc::downgrade(&cluster)));
         until(|| checks(&cluster) >= 4).await;
         assert!(members(&cluster)[0].is_healthy());
-        let both = [address, elsewhere].map(|address| EndpointSpec { address, weight: 1 });
+        let both = [address, elsewhere].map(|address| EndpointSpec::new(address, 1));
         cluster.set_members(&both);
         let new = members(&cluster).into_iter().find(|e| e.address == elsewhere).unwrap();
         until(|| !new.is_healthy()).await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// Endpoints 10.0.0.1:80, 10.0.0.2:80 and so on, with these weights.
 pub(crate) fn endpoints(weights: &[u32]) -> Vec<EndpointSpec> {
     let numbered = weights.iter().enumerate();
-    numbered.map(|(at, &weight)| EndpointSpec { address: address(at), weight }).collect()
+    numbered.map(|(at, &weight)| EndpointSpec::new(address(at), weight)).collect()
 }
 
 pub(crate) fn address(at: usize) -> SocketAddr {
@@ -28,7 +28,7 @@ pub(crate) fn cluster(spec: &ClusterSpec) -> Arc<Cluster> {
 
 /// A cluster with one endpoint there.
 pub(crate) fn at(address: SocketAddr) -> ClusterSpec {
-    ClusterSpec::new("test", Origin::default(), vec![EndpointSpec { address, weight: 1 }])
+    ClusterSpec::new("test", Origin::default(), vec![EndpointSpec::new(address, 1)])
 }
 
 /// The endpoints, ordered by address.

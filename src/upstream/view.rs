@@ -2,7 +2,7 @@
 
 use super::cluster::Cluster;
 use super::endpoint::Endpoint;
-use crate::model::{BalancePolicy, HashKey, UpstreamProtocol};
+use crate::model::{BalancePolicy, HashKey, Nearness, UpstreamProtocol};
 use serde::Serialize;
 use std::net::SocketAddr;
 
@@ -38,6 +38,9 @@ pub struct EndpointView {
     pub address: SocketAddr,
     /// Its share among endpoints.
     pub weight: u32,
+    /// `node` or `zone`, where it is as near as that; left out where nearness makes no difference.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub near: Option<&'static str>,
     /// Whether active checks find it well, or have not yet found otherwise.
     pub healthy: bool,
     /// Whether it is put aside for what real traffic met.
@@ -82,6 +85,11 @@ impl EndpointView {
         Self {
             address: endpoint.address,
             weight: endpoint.weight(),
+            near: match endpoint.near() {
+                Nearness::Node => Some("node"),
+                Nearness::Zone => Some("zone"),
+                Nearness::Anywhere => None,
+            },
             healthy: endpoint.is_healthy(),
             ejected: endpoint.is_ejected(),
             in_flight: endpoint.in_flight(),

@@ -2,6 +2,7 @@
 
 use crate::harness::h2::request;
 use crate::harness::proxy::{everything_to, routes};
+use crate::harness::until;
 use crate::harness::upstream::Upstream;
 use rustix::process::Signal;
 
@@ -111,4 +112,35 @@ async fn what_was_recorded_last_is_written_before_the_program_ends() {
     assert!(proxy.stop().await.success());
     let text = std::fs::read_to_string(proxy.folder().join("access.log")).unwrap();
     assert_eq!(text.lines().count(), 10);
+}
+
+#[tokio::test]
+async fn a_log_that_takes_nothing_costs_records_and_no_request() {
+    let up = Upstream::text("ok").await;
+    let setup = routes(everything_to(&[&up]));
+    let pipe = setup.folder_path().join("access.log");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    // Both ends are held and nobody reads: the writer blocks as soon as the pipe is full.
+    let mut held = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let proxy = setup.start().await;
+    let path = format!("/{}", "x".repeat(7000));
+    let mut client = proxy.client().await;
+    let mut sent = 0.0;
+    // The pipe, the batches that may wait and the one being written hold less than so much.
+    while sent < 2000.0 {
+        assert_eq!(client.get("a.test", &path).await.text(), "ok");
+        sent += 1.0;
+    }
+    proxy.wait_for_metric("tidegate_access_log_dropped_total", &[], 1.0).await;
+    let reader = std::thread::spawn(move || {
+        let mut sink = vec![0; 1 << 20];
+        while std::io::Read::read(&mut held, &mut sink).is_ok_and(|n| n > 0) {}
+    });
+    until("every record to be written or counted as lost", || async {
+        let written = proxy.metric("tidegate_access_log_records_total", &[]).await;
+        let dropped = proxy.metric("tidegate_access_log_dropped_total", &[]).await;
+        (written + dropped >= sent).then_some(())
+    })
+    .await;
+    drop(reader); // It holds both ends, so it ends with the test program.
 }

@@ -1,6 +1,8 @@
 //! What do the commands say, and with which exit code?
 
-use crate::harness::proxy::{run, tidegate};
+use crate::harness::certs::Authority;
+use crate::harness::client::Client;
+use crate::harness::proxy::{routes, run, tidegate};
 use crate::harness::{until, within};
 use serde_json::Value;
 use std::process::Stdio;
@@ -206,6 +208,26 @@ async fn one_routes_file_is_enough_for_a_first_use() {
     });
     answered.await;
     child.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn flags_alone_give_https_with_the_certificates_they_name() {
+    let authority = Authority::new("tests");
+    let (shop, desk) = (authority.issue(&["shop.test"]), authority.issue(&["desk.test"]));
+    let setup = routes("\"*/\": { respond: { body: secure } }\n");
+    let files = [("s.pem", &shop.chain), ("s.key", &shop.key), ("d.pem", &desk.chain), ("d.key", &desk.key)];
+    let setup = files.into_iter().fold(setup, |setup, (name, text)| setup.file(name, text));
+    let flags = ["--certificate", "shop=s.pem,s.key", "--certificate", "desk=d.pem,d.key"];
+    let proxy = setup.spawn_by_flags(&flags).await;
+    let https = until("the listeners", || async {
+        (proxy.admin_get("/readyz").await.status() == 200).then_some(())?;
+        Some(proxy.https().await)
+    })
+    .await;
+    for host in ["shop.test", "desk.test"] {
+        let mut client = Client::tls(https, &authority.client(&["http/1.1"]), host).await;
+        assert_eq!(client.get(host, "/").await.text(), "secure", "{host}");
+    }
 }
 
 #[tokio::test]

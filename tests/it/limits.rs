@@ -2,6 +2,7 @@
 
 use crate::harness::client::Client;
 use crate::harness::proxy::{everything_to, everything_to_with, routes};
+use crate::harness::until;
 use crate::harness::upstream::{Peer, Upstream};
 use crate::harness::wire::End;
 use std::sync::Arc;
@@ -42,6 +43,8 @@ async fn requests_beyond_the_place_of_an_endpoint_wait_in_line() {
         clients.push(asking(http).await);
     }
     proxy.wait_for_metric("tidegate_upstream_queued", &[], 3.0).await;
+    // What was sent may still be on its way.
+    until("two requests at the upstream", || async { (up.requests().len() >= 2).then_some(()) }).await;
     assert_eq!(up.requests().len(), 2);
     gate.add_permits(5);
     for mut client in clients {

@@ -31,6 +31,7 @@ mod peers;
 mod real_peers;
 mod retries;
 mod routing;
+mod surge;
 mod timeouts;
 mod tls;
 mod websocket;

@@ -31,7 +31,7 @@ const SECTIONS = {
     ["Balance", (c) => c.balance], ["In flight", (c) => c.in_flight, "number"], ["Defined in", (c) => c.origin, "code"]] },
   Endpoints: { path: "endpoints", columns: [
     ["Cluster", (e) => e.cluster], ["Address", (e) => e.address, "code"], ["State", state, (e) => ({ healthy: "good", resting: "" })[state(e)] ?? "bad"],
-    ["Weight", (e) => e.weight, "number"], ["In flight", (e) => e.in_flight, "number"], ["Idle connections", (e) => e.idle, "number"],
+    ["Weight", (e) => e.weight, "number"], ["Near", (e) => e.near ?? ""], ["In flight", (e) => e.in_flight, "number"], ["Idle connections", (e) => e.idle, "number"],
     ["Attempts", (e) => e.attempts, "number"], ["Failed", (e) => e.failures, "number"]] },
   Certificates: { path: "certificates", columns: [
     ["Name", (c) => c.name], ["Listener", (c) => c.listener], ["Serves", (c) => c.hosts, "code"], ["Kind", (c) => c.kind],

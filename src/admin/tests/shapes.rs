@@ -23,7 +23,7 @@ fn sample() -> Model {
         limits: Limits::default(),
         timeouts: TimeoutSpec::default(),
     };
-    let endpoints = vec![EndpointSpec { address: "127.0.0.1:9001".parse().unwrap(), weight: 1 }];
+    let endpoints = vec![EndpointSpec::new("127.0.0.1:9001".parse().unwrap(), 1)];
     let route = |name: &str, action| RouteSpec {
         name: name.into(),
         origin: Origin::of("routes.yaml"),
@@ -48,8 +48,8 @@ fn sample() -> Model {
     Model {
         wanted: Fragment {
             listeners: vec![spec("http", ListenerProtocol::Http)],
-            routes: vec![route("a", Action::Forward(shares)), route("b", Action::Respond(respond))],
-            clusters: vec![ClusterSpec::new("shop/web", Origin::of("routes.yaml"), endpoints)],
+            routes: vec![route("a", Action::Forward(shares)).into(), route("b", Action::Respond(respond)).into()],
+            clusters: vec![ClusterSpec::new("shop/web", Origin::of("routes.yaml"), endpoints).into()],
             ..Fragment::default()
         },
     }

@@ -40,8 +40,15 @@ pub(in crate::snapshot) fn listener(name: &str) -> ListenerSpec {
 }
 
 pub(in crate::snapshot) fn model(routes: Vec<RouteSpec>, clusters: &[&str]) -> Model {
-    let clusters = clusters.iter().map(|name| cluster(name)).collect();
-    Model { wanted: Fragment { listeners: vec![listener("http")], routes, clusters, ..Fragment::default() } }
+    let clusters = clusters.iter().map(|name| cluster(name).into()).collect();
+    Model {
+        wanted: Fragment {
+            listeners: vec![listener("http")],
+            routes: routes.into_iter().map(Arc::new).collect(),
+            clusters,
+            ..Fragment::default()
+        },
+    }
 }
 
 fn registry() -> Registry {
@@ -94,7 +101,7 @@ fn a_wrong_route_keeps_its_last_good_version_while_its_cluster_is_there() {
 fn a_last_good_version_follows_a_cluster_that_is_made_anew() {
     let before = first(&model(vec![to("r", "/r", "c")], &["c"]));
     let mut changed = model(vec![to("r", "/r", "none")], &["c"]);
-    changed.wanted.clusters[0].max_idle = 1;
+    Arc::make_mut(&mut changed.wanted.clusters[0]).max_idle = 1;
     let (kept, _) = compile(&changed, &before, &registry());
     let cluster = kept.cluster("c").unwrap();
     assert!(!Arc::ptr_eq(cluster, before.cluster("c").unwrap()));
@@ -144,7 +151,7 @@ fn what_did_not_change_is_the_same() {
     let (same, _) = compile(&model(vec![to("r", "/r", "c"), to("s", "/s", "d")], &["c", "d"]), &before, &registry());
     assert!(Arc::ptr_eq(&same.listeners[0], &before.listeners[0]));
     let mut changed = model(vec![to("r", "/r", "c"), to("s", "/other", "d")], &["c", "d"]);
-    changed.wanted.clusters[0].origin.key = "moved".into();
+    Arc::make_mut(&mut changed.wanted.clusters[0]).origin.key = "moved".into();
     let (after, _) = compile(&changed, &before, &registry());
     assert!(Arc::ptr_eq(&after.routes["r"], &before.routes["r"]));
     assert!(!Arc::ptr_eq(&after.routes["s"], &before.routes["s"]));
@@ -161,7 +168,7 @@ fn what_did_not_change_is_the_same() {
 fn a_route_that_only_moved_says_its_new_place() {
     let mut model = model(vec![to("r", "/r", "c")], &["c"]);
     let before = first(&model);
-    model.wanted.routes[0].origin.key = "routes[1]".into();
+    Arc::make_mut(&mut model.wanted.routes[0]).origin.key = "routes[1]".into();
     let (after, _) = compile(&model, &before, &registry());
     assert_eq!(after.routes["r"].spec.origin.key, "routes[1]");
     assert!(Arc::ptr_eq(&after.listeners[0].table.routes()[0], &after.routes["r"]));
@@ -172,7 +179,7 @@ fn a_route_that_only_moved_says_its_new_place() {
 fn listeners_with_the_same_routes_share_one_table() {
     let mut model = model(vec![to("r", "/r", "c"), to("s", "/s", "c")], &["c"]);
     model.wanted.listeners.extend([listener("b"), listener("c")]);
-    model.wanted.routes[1].listeners = vec!["c".into()];
+    Arc::make_mut(&mut model.wanted.routes[1]).listeners = vec!["c".into()];
     let snapshot = first(&model);
     let table = |name: &str| &snapshot.listener(name).unwrap().table;
     assert!(Arc::ptr_eq(table("http"), table("b")));
@@ -182,7 +189,7 @@ fn listeners_with_the_same_routes_share_one_table() {
 #[test]
 fn an_unknown_listener_is_a_problem_and_the_known_ones_serve() {
     let mut model = model(vec![to("r", "/r", "c")], &["c"]);
-    model.wanted.routes[0].listeners = vec!["http".into(), "htps".into()];
+    Arc::make_mut(&mut model.wanted.routes[0]).listeners = vec!["http".into(), "htps".into()];
     let (snapshot, problems) = compile(&model, &Snapshot::default(), &registry());
     assert!(problems[0].what.contains("htps") && problems[0].hint.contains("http"));
     assert_eq!(snapshot.listeners[0].table.routes().len(), 1);
@@ -208,7 +215,7 @@ fn a_cluster_whose_tls_cannot_be_set_up_keeps_its_last_good_version() {
             server_name: "c.test".into(),
             client_certificate: certificate.map(str::to_owned),
         };
-        model.wanted.clusters[0].tls = Some(tls);
+        Arc::make_mut(&mut model.wanted.clusters[0]).tls = Some(tls);
         model
     };
     let before = first(&model(vec![to("r", "/r", "c")], &["c"]));
@@ -259,7 +266,7 @@ proptest! {
             let paths = ["/", "/a", "/a/b", "~/x.*"];
             let targets = ["c", "d", "none"];
             let route = |(name, path, target): &(usize, usize, usize)| to(&format!("r{name}"), paths[*path], targets[*target]);
-            let fragment = Arc::new(Fragment { routes: list.iter().map(route).collect(), ..model(vec![], &["d", "c"]).wanted });
+            let fragment = Arc::new(Fragment { routes: list.iter().map(|one| route(one).into()).collect(), ..model(vec![], &["d", "c"]).wanted });
             let (merged, problems) = crate::source::merge(&[fragment]);
             let (snapshot, more) = compile(&merged, &Snapshot::default(), &registry());
             let order: Vec<String> = snapshot.listeners[0].table.routes().iter().map(|r| r.spec.name.clone()).collect();

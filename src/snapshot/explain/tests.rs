@@ -25,8 +25,8 @@ fn shop() -> Model {
         Policy::Rewrite(RewritePolicy { path: Some(PathRewrite::Prefix("/v1".into())), host: None }),
     ];
     let mut model = model(vec![api, to("web", "/", "shop/web")], &["shop/web"]);
-    let endpoints = vec![EndpointSpec { address: "127.0.0.1:9004".parse().unwrap(), weight: 1 }];
-    model.wanted.clusters.push(ClusterSpec::new("shop/api", Origin::default(), endpoints));
+    let endpoints = vec![EndpointSpec::new("127.0.0.1:9004".parse().unwrap(), 1)];
+    model.wanted.clusters.push(ClusterSpec::new("shop/api", Origin::default(), endpoints).into());
     model
 }
 
@@ -106,4 +106,14 @@ fn what_cannot_be_read_is_an_error_with_a_hint() {
     let plain = ExplainRequest::parse("GET", "a.test", &[], None).unwrap();
     assert_eq!((plain.authority.as_str(), plain.target.as_str()), ("a.test", "/"));
     assert_eq!(ExplainRequest::parse("GET", "a.test?x#y", &[], None).unwrap().target, "/?x");
+}
+
+#[test]
+fn an_endpoint_says_how_near_it_is_where_that_matters() {
+    let mut model = shop();
+    for endpoint in model.wanted.clusters.iter_mut().flat_map(|c| &mut Arc::make_mut(c).endpoints) {
+        endpoint.near = crate::model::Nearness::Zone;
+    }
+    let said = ask(&model, "GET", "http://a.test/api/x", &["x-key: 1"]).to_string();
+    assert!(said.contains(" healthy, same zone\n"), "{said}");
 }

@@ -63,7 +63,8 @@ fn cluster(f: &mut Formatter<'_>, share: &Share) -> fmt::Result {
             (true, true) => "ejected",
             (true, false) => "healthy",
         };
-        writeln!(f, "  endpoint {} {state}", endpoint.address)?;
+        let near = endpoint.near.map(|near| format!(", same {near}")).unwrap_or_default();
+        writeln!(f, "  endpoint {} {state}{near}", endpoint.address)?;
     }
     Ok(())
 }

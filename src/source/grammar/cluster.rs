@@ -22,8 +22,12 @@ pub(super) fn cluster() -> impl Kind<Out = ClusterSpec> {
 
 fn fields(f: &mut Fields<'_, '_>) -> Option<ClusterSpec> {
     let usual = ClusterSpec::new("", Origin::default(), Vec::new());
-    let doc = "Its addresses: IP:port, or { address, weight }.";
-    let endpoints = f.required("endpoints", doc, endpoints());
+    let doc = "Its addresses: IP:port, or { address, weight }. Required in files; in a ConfigMap a cluster is a Service, which has them.";
+    let endpoints = if f.services() {
+        Some(f.or_default("endpoints", doc, endpoints()))
+    } else {
+        f.required("endpoints", doc, endpoints())
+    };
     let protocols =
         &[("http1", UpstreamProtocol::Http1), ("http2", UpstreamProtocol::Http2), ("h2", UpstreamProtocol::Http2)];
     let doc = "How it is spoken to: http1, or http2 (also written h2) by ALPN over TLS, with prior knowledge in cleartext; gRPC needs it.";
@@ -77,7 +81,7 @@ fn fields(f: &mut Fields<'_, '_>) -> Option<ClusterSpec> {
 }
 
 fn endpoints() -> impl Kind<Out = Vec<EndpointSpec>> {
-    let alone = |address| EndpointSpec { address, weight: 1 };
+    let alone = |address| EndpointSpec::new(address, 1);
     let weighted = Section {
         name: "endpoint",
         doc: "One address of a cluster and its share.",
@@ -85,7 +89,7 @@ fn endpoints() -> impl Kind<Out = Vec<EndpointSpec>> {
             let address = f.required("address", "IP:port.", values::endpoint_address());
             let weight = values::number("a weight", 0_u32, MAX_WEIGHT);
             let weight = f.or("weight", "Share among endpoints; 0 takes no new requests.", weight, 1);
-            Some(EndpointSpec { address: address?, weight })
+            Some(EndpointSpec::new(address?, weight))
         },
     };
     List(Shapes::new().text(Mapped(values::endpoint_address(), alone)).map(weighted))
@@ -100,7 +104,7 @@ fn tls() -> Section<UpstreamTlsSpec> {
             let ca = f.required("ca", doc, Authorities);
             let doc = "Server name that is asked for and verified.";
             let server_name = f.required("server_name", doc, values::plain_host(false));
-            let doc = "Client certificate, by the name of a certificate of the install configuration.";
+            let doc = "Client certificate, by the name of a certificate of the install configuration; in a ConfigMap also of a Secret.";
             let client_certificate = f.optional("client_certificate", doc, certificate_name());
             Some(UpstreamTlsSpec { ca: ca?, server_name: server_name?, client_certificate })
         },

@@ -93,7 +93,7 @@ fn tls() -> impl Kind<Out = WrittenTls> {
         name: "host_tls",
         doc: "TLS of these hosts.",
         fields: |f| {
-            let doc = "Certificate, one or several (ECDSA beside RSA), by the name in the install configuration.";
+            let doc = "Certificate, one or several (ECDSA beside RSA), by the name in the install configuration; in a ConfigMap also of a Secret.";
             let certificates = f.required("certificate", doc, certificate_names());
             let doc = "Client certificates. Default: as the listener says.";
             let client_auth = f.optional("client_auth", doc, client_auth());
@@ -166,7 +166,7 @@ fn add_route(
     }
     seen.routes.insert(name.clone(), at.clone());
     match written.resolve(at, hosts, settings).filter(|_| outcome.good) {
-        Some(route) => parsed.fragment.routes.push(route),
+        Some(route) => parsed.fragment.routes.push(route.into()),
         None => parsed.refused.routes.push(name),
     }
 }
@@ -186,7 +186,7 @@ fn add_cluster(
     }
     seen.clusters.insert(name.clone(), at.clone());
     match outcome.value.filter(|_| outcome.good) {
-        Some(cluster) => parsed.fragment.clusters.push(ClusterSpec { name, origin: at, ..cluster }),
+        Some(cluster) => parsed.fragment.clusters.push(ClusterSpec { name, origin: at, ..cluster }.into()),
         None => parsed.refused.clusters.push(name),
     }
 }

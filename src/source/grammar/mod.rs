@@ -20,6 +20,8 @@ pub use action::{MAX_WEIGHT, REDIRECT_STATUS, RESPOND_STATUS};
 pub use document::looks_like_routes;
 pub use health::{HEALTHY, INTERVAL, TIMEOUT, UNHEALTHY};
 pub use keep::keep_last_good;
+pub use name::shorten;
+pub use path::{canonical, parse_line, show_path};
 pub use route::{IDLE_TIMEOUT, MAX_ATTEMPTS};
 
 use crate::config::decode::{Decoder, Files};

@@ -29,7 +29,8 @@ fn hosts_name(hosts: &[HostPattern]) -> String {
     }
 }
 
-fn shorten(name: String) -> String {
+/// A name that is short enough for a metric label, and still another one for another text.
+pub fn shorten(name: String) -> String {
     let odd = name.chars().any(char::is_control);
     if name.len() <= LONGEST && !odd {
         return name;

@@ -32,7 +32,7 @@ pub(super) fn parse_path(text: &str) -> Result<PathMatch, ValueError> {
 }
 
 /// The path as requests have it: escapes normalized, what must be escaped escaped.
-pub(super) fn canonical(text: &str) -> Result<String, ValueError> {
+pub fn canonical(text: &str) -> Result<String, ValueError> {
     let forms = "write /prefix/, =/exact or ~regex";
     if !text.starts_with('/') {
         return Err(ValueError::new(format!("{text:?} is not a path"), forms));
@@ -56,7 +56,7 @@ pub(super) fn canonical(text: &str) -> Result<String, ValueError> {
 }
 
 /// A path condition as it is written.
-pub(super) fn show_path(path: &PathMatch) -> String {
+pub fn show_path(path: &PathMatch) -> String {
     match path {
         PathMatch::Exact(path) => format!("={path}"),
         PathMatch::Prefix(path) => path.clone(),
@@ -70,7 +70,7 @@ pub(super) fn is_line(key: &str) -> bool {
 }
 
 /// Reads `host/path`: the host ends where the path begins. No host or `*` is any host.
-pub(super) fn parse_line(key: &str) -> Result<(HostPattern, PathMatch), ValueError> {
+pub fn parse_line(key: &str) -> Result<(HostPattern, PathMatch), ValueError> {
     let at = key.find(['/', '=', '~']).unwrap_or(key.len());
     let (host, path) = key.split_at(at);
     if path.is_empty() {

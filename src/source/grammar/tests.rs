@@ -19,7 +19,7 @@ fn good(text: &str) -> Fragment {
 }
 
 fn route(text: &str) -> RouteSpec {
-    good(text).routes.remove(0)
+    RouteSpec::clone(&good(text).routes[0])
 }
 
 fn mistakes(text: &str) -> Vec<String> {

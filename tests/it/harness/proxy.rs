@@ -164,13 +164,22 @@ impl Setup {
 
     /// Starts the program and waits for its admin port alone.
     pub async fn spawn(self) -> Proxy {
-        let config = self.path("tidegate.yaml");
-        fs::write(&config, self.install()).unwrap();
+        fs::write(self.path("tidegate.yaml"), self.install()).unwrap();
+        self.spawn_with(&["--config", "tidegate.yaml"]).await
+    }
+
+    /// Starts the program without an install configuration, by flags alone.
+    pub async fn spawn_by_flags(self, flags: &[&str]) -> Proxy {
+        let free = ["--admin", "127.0.0.1:0", "--http", "127.0.0.1:0", "--https", "127.0.0.1:0"];
+        self.spawn_with(&[&free, flags].concat()).await
+    }
+
+    async fn spawn_with(self, flags: &[&str]) -> Proxy {
         fs::write(self.path("routes.yaml"), &self.routes).unwrap();
         let out = |name| Stdio::from(fs::File::create(self.path(name)).unwrap());
         let child = tidegate()
-            .args(["run", "--config"])
-            .arg(&config)
+            .arg("run")
+            .args(flags)
             .current_dir(self.folder.path())
             .stdout(out("stdout"))
             .stderr(out("stderr"))

@@ -1,0 +1,97 @@
+//! Which sources are there, and how do they come to the publisher?
+
+use super::App;
+use crate::config::kubernetes::Settings;
+use crate::kubernetes::{KubernetesSource, Learnt, SOURCE, status};
+use crate::model::Fragment;
+use crate::snapshot::Publisher;
+use crate::source::{self, Feed, FileSource, Memberships, Report, Slot, Source};
+use crate::upstream::health;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+impl App {
+    /// Starts what delivers fragments, what publishes them, and checks of each cluster that comes to serve.
+    pub(super) fn start_sources(&self, reloads: mpsc::Receiver<()>) -> (watch::Receiver<Report>, Option<Status>) {
+        let (install, install_slot) = self.install();
+        let memberships = Memberships::default();
+        let mut slots = vec![install_slot, self.start_files(reloads)];
+        let kubernetes = self.start_kubernetes(&memberships).map(|(slot, settings, learnt)| {
+            slots.push(slot);
+            (settings, learnt)
+        });
+        let (publisher, report) = Publisher::new(self.shared.clone(), slots, self.registry.clone());
+        let tasks = self.tasks.clone();
+        let publisher = publisher.memberships(memberships).on_cluster(move |cluster| {
+            tasks.spawn_passing("health checks", health::run(Arc::downgrade(cluster))).detach();
+        });
+        self.tasks
+            .spawn_local("publisher", async move {
+                publisher.run().await;
+                drop(install);
+            })
+            .detach();
+        let wanted = kubernetes.filter(|(settings, _)| settings.status);
+        let status = wanted.map(|(settings, learnt)| self.start_status(settings, learnt, report.clone()));
+        (report, status)
+    }
+
+    /// What the install configuration itself wants.
+    fn install(&self) -> (Feed, Slot) {
+        let (feed, slot) = source::slot("install", true);
+        let (listeners, tls) = (self.config.listeners.clone(), self.config.tls.clone());
+        feed.deliver(Fragment { listeners, tls, ..Fragment::default() }, Vec::new());
+        (feed, slot)
+    }
+
+    fn start_files(&self, reloads: mpsc::Receiver<()>) -> Slot {
+        let (feed, slot) = source::slot("files", true);
+        let files = FileSource::new(self.config.routes.clone(), self.config.certificates.clone(), reloads);
+        self.tasks.spawn_local("file source", files.run(feed)).detach();
+        slot
+    }
+
+    fn start_kubernetes(&self, memberships: &Memberships) -> Option<(Slot, Settings, Learnt)> {
+        let mut settings = self.config.kubernetes.clone()?;
+        settings.certificates = self.config.certificates.iter().map(|files| files.name.clone()).collect();
+        let (feed, slot) = source::slot(SOURCE, true);
+        let source = KubernetesSource::new(settings.clone(), memberships.clone(), &self.tasks, &self.registry);
+        let learnt = source.learnt();
+        self.tasks.spawn_local("kubernetes source", source.run(feed)).detach();
+        Some((slot, settings, learnt))
+    }
+
+    fn start_status(&self, settings: Settings, learnt: Learnt, reports: watch::Receiver<Report>) -> Status {
+        let (readiness, registry) = (self.readiness.clone(), self.registry.clone());
+        let inputs = status::Inputs { learnt, settings, reports, readiness, registry };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (done, ended) = oneshot::channel();
+        let run = async move {
+            status::run(inputs, async { drop(stopped.await) }).await;
+            let _ = done.send(());
+        };
+        self.tasks.spawn_local("status", run).detach();
+        Status { stop, ended }
+    }
+}
+
+/// What writes back to the cluster.
+pub(super) struct Status {
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// How long the farewell may take: whoever waits for the process does not wait for the API server.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+impl Status {
+    /// Steps down, so that the next gate writes at once.
+    pub(super) async fn end(self) {
+        let _ = self.stop.send(());
+        if timeout(FAREWELL, self.ended).await.is_err() {
+            tracing::warn!("the cluster could not be told that this gate ends; its Leases run out");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Does an audit of one whole cluster read as it is meant to?
+
+use super::*;
+use clap::Parser as _;
+use std::path::Path;
+
+/// The flags alone, as they are parsed.
+#[derive(clap::Parser)]
+struct Flags {
+    #[command(flatten)]
+    args: AuditArgs,
+}
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/audit")
+}
+
+/// What `tidegate audit --from cluster.json` and these flags print.
+fn printed(line: &str) -> (String, ExitCode) {
+    let flags: Vec<&str> = line.split(' ').filter(|flag| !flag.is_empty()).collect();
+    let mut args =
+        Flags::try_parse_from([&["audit"], flags.as_slice()].concat()).unwrap_or_else(|e| panic!("{e}")).args;
+    args.from = args.from.or(Some(golden().join("cluster.json")));
+    let mut out = Vec::new();
+    let code = audit(&args, &mut out).unwrap();
+    (String::from_utf8(out).unwrap().replace(&golden().display().to_string(), "tests/audit"), code)
+}
+
+/// Compares with a file, or writes it anew where UPDATE_GOLDEN is set.
+fn same(file: &str, line: &str) -> ExitCode {
+    let (text, code) = printed(line);
+    let path = golden().join(file);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let wanted = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(text == wanted, "{file} differs; UPDATE_GOLDEN=1 writes it anew\n--- wanted\n{wanted}\n--- is\n{text}");
+    code
+}
+
+#[test]
+fn every_format_of_a_whole_cluster_is_as_it_was_agreed() {
+    for (file, line) in [
+        ("table.txt", ""),
+        ("report.json", "--format json"),
+        ("config-map.yaml", "--format yaml"),
+        ("routes.yaml", "--format routes --domain example.net"),
+        ("patches.sh", "--format patches --domain example.net"),
+    ] {
+        assert_eq!(same(file, line), ExitCode::from(FAILED), "{file}");
+    }
+    let line = "--firewall --allow 10.0.0.0/8 --allow fd00::/8 --keep-rest --keep 31000/udp";
+    assert_eq!(same("firewall.nft", line), ExitCode::SUCCESS);
+    assert_eq!(same("firewall-dry-run.nft", "--firewall --dry-run"), ExitCode::SUCCESS);
+}
+
+#[test]
+fn the_table_fits_in_a_hundred_columns() {
+    let (text, _) = printed("");
+    let table = text.split("\n\nWho can reach").next().unwrap();
+    let long: Vec<&str> = table.lines().filter(|line| line.chars().count() > 100).collect();
+    assert!(long.is_empty(), "{long:#?}");
+}
+
+#[test]
+fn the_routes_are_read_without_a_problem() {
+    for line in ["--format routes", "--format routes --domain example.net"] {
+        let (text, _) = printed(line);
+        let parsed = crate::source::grammar::parse("routes", &text, &crate::config::decode::NoFiles);
+        let wrong: Vec<String> = parsed.problems.iter().map(ToString::to_string).collect();
+        assert!(wrong.is_empty(), "{wrong:#?}\n{text}");
+        assert_eq!(parsed.fragment.routes.len(), 7, "{text}");
+    }
+}
+
+#[test]
+fn a_namespace_without_open_ports_is_told_so() {
+    let (text, code) = printed("-n nowhere");
+    assert_eq!(code, ExitCode::SUCCESS);
+    assert!(text.ends_with("Nothing opens node ports (0 Services looked at).\n"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_read_is_broken_not_closed() {
+    for from in ["/nowhere/dump.json", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")] {
+        assert_eq!(printed(&format!("--from {from}")).1, ExitCode::from(super::super::BROKEN), "{from}");
+    }
+    let nowhere = Flags::try_parse_from(["audit", "--kubeconfig", "/nowhere/kubeconfig"]).unwrap().args;
+    assert_eq!(audit(&nowhere, &mut Vec::new()).unwrap(), ExitCode::from(super::super::BROKEN));
+}
+
+#[test]
+fn a_guard_needs_no_cluster() {
+    let args = Flags::try_parse_from(["audit", "--guard", "--kubeconfig", "/nowhere"]).unwrap().args;
+    let mut out = Vec::new();
+    assert_eq!(audit(&args, &mut out).unwrap(), ExitCode::SUCCESS);
+    assert!(String::from_utf8(out).unwrap().contains("kind: ValidatingAdmissionPolicyBinding"));
+}
+
+#[test]
+fn flags_that_mean_nothing_are_refused() {
+    let refused = |line: &str| Flags::try_parse_from(format!("audit {line}").split(' ')).is_err();
+    for line in [
+        "--range 1-2",
+        "--firewall --range 2-1",
+        "--firewall --range 0-1",
+        "--firewall --allow x",
+        "--domain a/b",
+        "--domain *.a",
+    ] {
+        assert!(refused(line), "{line}");
+    }
+    for line in [
+        "--firewall --keep 1/icmp",
+        "--firewall --keep 0",
+        "--from x --context y",
+        "--domain 10.0.0.1",
+        "--dry-run",
+        "--guard --firewall",
+        "--verify",
+        "--gate 10.0.0.1",
+    ] {
+        assert!(refused(line), "{line}");
+    }
+    assert!(!refused("--firewall --range 30000-32767 --allow 10.0.0.1 --allow fd00::/8 --keep 31000"));
+}
+
+#[test]
+fn commands_name_the_cluster_that_was_looked_at() {
+    let args =
+        Flags::try_parse_from(["audit", "--kubeconfig", "my config", "--context", "prod", "-n", "a"]).unwrap().args;
+    assert_eq!(args.wishes().kubectl, "kubectl --kubeconfig 'my config' --context prod");
+    assert_eq!(args.repeated(), "tidegate audit --kubeconfig 'my config' --context prod -n a");
+}

@@ -1,0 +1,225 @@
+//! When does what was learnt become a fragment?
+//!
+//! The first change at once, those that follow within some milliseconds together. Nothing is delivered before every kind was
+//! listed and every Secret that is asked for is known: a gate that is ready has heard of every host there is.
+
+use super::client::Connection;
+use super::kinds::Kinds;
+use super::names::{self, Names, Resolver};
+use super::objects::Objects;
+use super::secrets::Secrets;
+use super::store::{Change, Store};
+use super::translate::{Memory, Translation, translate};
+use super::watch::Shared;
+use crate::config::kubernetes::Settings;
+use crate::lifecycle::{Task, Tasks};
+use crate::model::Fragment;
+use crate::source::{Feed, Memberships, Source};
+use crate::telemetry::{Histogram, Registry, families};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+/// After a translation, changes are collected for so long, or for as long as the translation took.
+const HOLD: Duration = Duration::from_millis(6);
+const LONGEST_HOLD: Duration = Duration::from_millis(100);
+/// How long a change waits for a Secret that nothing asked for before it. Without, a host would have its route, and a TLS alert.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How often it is said what the gate waits for before it is ready.
+const REMIND: Duration = Duration::from_secs(10);
+
+/// Routes, clusters and certificates of a cluster's objects.
+pub struct KubernetesSource {
+    settings: Settings,
+    tasks: Tasks,
+    registry: Registry,
+    memberships: Memberships,
+    store: Rc<Store>,
+    connection: watch::Sender<Option<Rc<Connection>>>,
+    translations: watch::Sender<Option<Translated>>,
+}
+
+/// The slot that Kubernetes delivers into: the name that `Report::delivered` knows it by.
+pub const SOURCE: &str = "kubernetes";
+
+/// What was learnt, for those that write back.
+#[derive(Clone, Debug)]
+pub struct Learnt {
+    /// The way to the API server, once there is one.
+    pub connection: watch::Receiver<Option<Rc<Connection>>>,
+    /// What was watched; borrowed for moments only.
+    pub objects: Rc<RefCell<Objects>>,
+    /// The last translation, its fragment taken out; told anew too when an object has a new version that changes no translation.
+    pub translations: watch::Receiver<Option<Translated>>,
+}
+
+/// A translation, and the delivery that it went into.
+#[derive(Clone, Debug)]
+pub struct Translated {
+    /// What became of each object.
+    pub translation: Rc<Translation>,
+    /// It serves as soon as the report of the publisher names this delivery of [`SOURCE`], or a later one.
+    pub delivery: u64,
+}
+
+impl KubernetesSource {
+    /// A source that starts its watches in this group, and says here who belongs to each cluster.
+    pub fn new(settings: Settings, memberships: Memberships, tasks: &Tasks, registry: &Registry) -> Self {
+        Self {
+            store: Rc::new(Store::new(&settings, memberships.clone())),
+            settings,
+            tasks: tasks.clone(),
+            registry: registry.clone(),
+            memberships,
+            connection: watch::Sender::new(None),
+            translations: watch::Sender::new(None),
+        }
+    }
+
+    /// What this source will have learnt.
+    pub fn learnt(&self) -> Learnt {
+        Learnt {
+            connection: self.connection.subscribe(),
+            objects: Rc::clone(&self.store.objects),
+            translations: self.translations.subscribe(),
+        }
+    }
+
+    async fn open(&self) -> Rc<Connection> {
+        let connection = Rc::new(Connection::open(&self.settings, &self.registry).await);
+        self.connection.send_replace(Some(Rc::clone(&connection)));
+        connection
+    }
+
+    /// Waits until every kind was listed, and says what it waits for.
+    async fn listed(&self) {
+        while !self.store.missing.borrow().is_empty() {
+            if timeout(REMIND, self.store.changed()).await.is_err() {
+                let missing: Vec<String> = self.store.missing.borrow().iter().cloned().collect();
+                tracing::warn!(missing = missing.join(", "), "not ready: waiting for the API server to list these");
+            }
+        }
+    }
+
+    fn resolver(&self, names: watch::Receiver<Names>) -> Task {
+        let resolver = Resolver {
+            store: Rc::clone(&self.store),
+            memberships: self.memberships.clone(),
+            own: self.settings.addresses.clone(),
+            names,
+        };
+        self.tasks.spawn_local("external names", resolver.run())
+    }
+}
+
+impl Source for KubernetesSource {
+    async fn run(self, feed: Feed) {
+        let connection = self.open().await;
+        let shared = Rc::new(Shared::new(Rc::clone(&connection)));
+        let kinds = Kinds { store: &self.store, shared: &shared, tasks: &self.tasks, registry: &self.registry };
+        let _watches = kinds.start(&self.settings);
+        let (names, reader) = watch::channel(Names::new());
+        let _resolver = self.settings.external_names.then(|| self.resolver(reader));
+        self.listed().await;
+        let mut work = Work {
+            secrets: Secrets::new(&self.store, &shared, &self.tasks, &self.registry),
+            took: self.registry.histogram(&families::KUBERNETES_TRANSLATE_DURATION, &[]),
+            memory: Memory::default(),
+            namespace: connection.namespace().to_string(),
+            patience: None,
+            delivered: false,
+            source: self,
+            feed,
+            names,
+        };
+        loop {
+            let held = work.turn();
+            work.next(held).await;
+        }
+    }
+}
+
+/// Translating again and again.
+struct Work {
+    source: KubernetesSource,
+    feed: Feed,
+    secrets: Secrets,
+    memory: Memory,
+    namespace: String,
+    took: Histogram,
+    names: watch::Sender<Names>,
+    /// Until when a translation waits for its Secrets.
+    patience: Option<Instant>,
+    delivered: bool,
+}
+
+impl Work {
+    /// Translates and delivers; gives the time until which changes are collected.
+    fn turn(&mut self) -> Instant {
+        let started = Instant::now();
+        let store = Rc::clone(&self.source.store);
+        store.seen();
+        let mut translation =
+            translate(&store.objects.borrow(), &self.source.settings, &self.namespace, &mut self.memory);
+        let took = started.elapsed();
+        self.took.observe(took);
+        self.secrets.follow(&translation.secrets);
+        if !self.secrets.known(&translation.secrets) && self.may_wait() {
+            return Instant::now();
+        }
+        self.patience = None;
+        self.delivered = true;
+        let fragment = std::mem::take(&mut translation.fragment);
+        self.deliver(fragment, Rc::new(translation));
+        Instant::now() + took.clamp(HOLD, LONGEST_HOLD)
+    }
+
+    /// Before the first delivery a Secret is waited for however long it takes.
+    fn may_wait(&mut self) -> bool {
+        let until = *self.patience.get_or_insert_with(|| Instant::now() + PATIENCE);
+        !self.delivered || Instant::now() < until
+    }
+
+    /// Who belongs to a cluster is said before the cluster is there.
+    fn deliver(&self, fragment: Fragment, translation: Rc<Translation>) {
+        let store = &self.source.store;
+        store.road.borrow_mut().bind(&translation, &store.slices.borrow());
+        self.names.send_if_modified(|last| {
+            let new = names::of(&translation);
+            let changed = *last != new;
+            *last = new;
+            changed
+        });
+        let mut problems = translation.problems.clone();
+        problems.extend(store.problems());
+        let delivery = self.feed.deliver(fragment, problems);
+        self.source.translations.send_replace(Some(Translated { translation, delivery }));
+    }
+
+    /// Waits until there is something to translate, and until `held`.
+    async fn next(&self, held: Instant) {
+        let patience = self.patience.filter(|_| self.delivered);
+        loop {
+            tokio::select! {
+                change = self.source.store.changed() => match change {
+                    Change::Wish => break,
+                    Change::Version => self.source.translations.send_modify(|_| {}),
+                },
+                () = until(patience) => break,
+                () = sleep(REMIND), if !self.delivered => {
+                    tracing::warn!("not ready: waiting for the API server to say what Secrets hold");
+                }
+            }
+        }
+        sleep_until(held).await;
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

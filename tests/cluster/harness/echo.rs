@@ -1,0 +1,207 @@
+//! What answers at the address of a pod?
+//!
+//! One listener for all addresses of a node. It tells which of them was asked, so that each pod answers as itself. Paths with a
+//! meaning: `/status/503` answers so, `/wait/500` answers after so many milliseconds.
+//!
+//! A pod that the cluster has removed answers no more: its connections are reset, and its address is not reachable until
+//! another pod has it. Addresses that the kubelet gives to nobody always answer.
+
+use super::http::Echo;
+use super::network::Node;
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::runtime::watcher::{self, Event, watcher};
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+/// Ports that every pod answers on.
+pub const PORTS: [u16; 2] = [8080, 8081];
+
+/// The echo of all nodes of a cluster: one thread.
+pub struct Echoes {
+    dead: Arc<watch::Sender<HashSet<IpAddr>>>,
+    nodes: Vec<Node>,
+    /// Cut and mended one at a time.
+    cutting: Mutex<()>,
+    /// Pods whose address answers, by their unique name.
+    followed: Mutex<HashSet<String>>,
+}
+
+impl Echoes {
+    /// Listens on all nodes.
+    pub fn start(nodes: &[Node]) -> Result<Self, String> {
+        let dead = Arc::new(watch::Sender::new(HashSet::new()));
+        let mut listeners = Vec::new();
+        for node in nodes {
+            for port in PORTS {
+                let listener = node.place.bind(port)?;
+                listener.set_nonblocking(true).map_err(|e| e.to_string())?;
+                listeners.push(listener);
+            }
+        }
+        let seen = Arc::clone(&dead);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                for listener in listeners {
+                    tokio::spawn(accept(TcpListener::from_std(listener).unwrap(), Arc::clone(&seen)));
+                }
+                std::future::pending::<()>().await;
+            });
+        });
+        Ok(Self { dead, nodes: nodes.to_vec(), cutting: Mutex::new(()), followed: Mutex::default() })
+    }
+
+    /// A pod dies without a word to anybody: its connections are reset, and its address is not reachable any more.
+    pub fn kill(&self, address: IpAddr) -> Result<(), String> {
+        let _one = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+        let node = self.node_of(address)?;
+        if self.dead.send_if_modified(|dead| dead.insert(address)) { node.cut(address) } else { Ok(()) }
+    }
+
+    /// The address answers again.
+    pub fn revive(&self, address: IpAddr) -> Result<(), String> {
+        let _one = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
+        let node = self.node_of(address)?;
+        if self.dead.send_if_modified(|dead| dead.remove(&address)) { node.mend(address) } else { Ok(()) }
+    }
+
+    /// Lets pods live and die as the cluster says, on a thread of its own.
+    pub fn follow<F>(self: &Arc<Self>, client: impl FnOnce() -> F + Send + 'static)
+    where
+        F: Future<Output = Result<kube::Client, String>>,
+    {
+        let this = Arc::clone(self);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let pods: Api<Pod> = Api::all(client().await.unwrap());
+                let mut events = std::pin::pin!(watcher(pods, watcher::Config::default()));
+                let mut known = Known::default();
+                loop {
+                    match events.try_next().await {
+                        Ok(Some(event)) => this.take(&mut known, event),
+                        Ok(None) => return,
+                        // The API server is away: nobody dies meanwhile.
+                        Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                    }
+                }
+            });
+        });
+    }
+
+    /// Whether the address of this pod answers; on a busy machine that may come after the pod is ready.
+    pub fn follows(&self, pod: &Pod) -> bool {
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        pod.metadata.uid.as_ref().is_some_and(|name| followed.contains(name))
+    }
+
+    fn take(&self, known: &mut Known, event: Event<Pod>) {
+        // Addresses of pods in the network of their node are no pods' own, and cannot be cut.
+        let died = match event {
+            Event::Init => {
+                known.listed.clear();
+                return;
+            }
+            Event::InitApply(pod) | Event::Apply(pod) => {
+                let Some((name, address)) = named(&pod) else { return };
+                known.listed.insert(name.clone());
+                // Once: a test may have killed it since.
+                if known.pods.insert(name.clone(), address) != Some(address) {
+                    let _ = self.revive(address);
+                    self.followed.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+                }
+                return;
+            }
+            Event::Delete(pod) => named(&pod).and_then(|(name, _)| known.pods.remove(&name)).into_iter().collect(),
+            Event::InitDone => {
+                let Known { pods, listed } = known;
+                let gone: Vec<_> = pods.extract_if(|name, _| !listed.contains(name)).map(|(_, ip)| ip).collect();
+                gone
+            }
+        };
+        for address in died.into_iter().filter(|address| known.pods.values().all(|other| other != address)) {
+            let _ = self.kill(address);
+        }
+    }
+
+    fn node_of(&self, address: IpAddr) -> Result<&Node, String> {
+        self.nodes.iter().find(|node| node.has(address)).ok_or_else(|| format!("{address} is no pod's"))
+    }
+}
+
+/// Pods that have an address, by their unique name.
+#[derive(Default)]
+struct Known {
+    pods: HashMap<String, IpAddr>,
+    /// Those of the list that is being read, and later ones.
+    listed: HashSet<String>,
+}
+
+fn named(pod: &Pod) -> Option<(String, IpAddr)> {
+    Some((pod.metadata.uid.clone()?, pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?))
+}
+
+async fn accept(listener: TcpListener, dead: Arc<watch::Sender<HashSet<IpAddr>>>) {
+    loop {
+        // Running out of descriptors passes.
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let Ok(local) = stream.local_addr() else { continue };
+        tokio::spawn(serve(stream, SocketAddr::new(local.ip().to_canonical(), local.port()), dead.subscribe()));
+    }
+}
+
+async fn serve(stream: TcpStream, local: SocketAddr, mut dead: watch::Receiver<HashSet<IpAddr>>) {
+    // The same socket by another number, to reset it while hyper has it.
+    let Ok(socket) = stream.as_fd().try_clone_to_owned() else { return };
+    let connection =
+        http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(move |request| answer(request, local)));
+    tokio::select! {
+        // What the other side does is up to the tests.
+        _ = connection => {}
+        _ = dead.wait_for(|dead| dead.contains(&local.ip())) => {
+            let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+async fn answer(request: Request<Incoming>, local: SocketAddr) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+    let length = body.collect().await.map(|body| body.to_bytes().len()).unwrap_or_default();
+    let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let echo = Echo {
+        address: local.ip(),
+        port: local.port(),
+        method: head.method.to_string(),
+        host: head.headers.get("host").map(text).unwrap_or_default(),
+        headers: head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
+        length,
+        path,
+    };
+    let number = |prefix: &str| head.uri.path().split_once(prefix)?.1.split('/').next()?.parse::<u16>().ok();
+    if let Some(time) = number("/wait/") {
+        tokio::time::sleep(Duration::from_millis(time.into())).await;
+    }
+    let status = number("/status/").unwrap_or(200);
+    let body = serde_json::to_vec(&echo).unwrap_or_default();
+    let response = Response::builder().status(status).header("content-type", "application/json");
+    Ok(response.body(Full::from(body)).unwrap_or_default())
+}

@@ -1,0 +1,114 @@
+//! Is the certificate of a Secret served, its next one too, and a wrong one never?
+
+use crate::beside;
+use crate::harness::gate::Gate;
+use crate::harness::pki::{Authority, Identity};
+use crate::harness::suite::Case;
+use crate::harness::test::Test;
+use crate::harness::{SOON, eventually, holds};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use std::time::{Duration, Instant};
+
+pub const CASES: &[Case] = &[
+    beside!(a_secret_that_is_rotated_is_served_within_a_second),
+    beside!(a_secret_that_is_wrong_leaves_the_certificate_before_it),
+    beside!(a_secret_that_comes_after_its_route_is_served),
+    beside!(a_secret_that_is_not_there_costs_its_own_host_alone),
+];
+
+const HOST: &str = "shop.test";
+
+/// A route with TLS by the Secret `shop-cert`, and a gate.
+async fn secured(test: &Test) -> Gate {
+    test.deploy("web", 1).await;
+    test.routes("shop", &route(test)).await;
+    test.gate("node-a").start().await
+}
+
+fn route(test: &Test) -> String {
+    format!("hosts: [{HOST}]\ntls: shop-cert\nroutes: [{{ path: /, to: {} }}]\n", test.to("web"))
+}
+
+async fn shown(gate: &Gate, authority: &Authority) -> Result<CertificateDer<'static>, String> {
+    let answer = gate.get_tls(HOST, "/", authority.trusted()).await?.expect(200)?;
+    answer.certificate.ok_or_else(|| "no certificate".into())
+}
+
+fn first(identity: &Identity) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(identity.chain.as_bytes()).unwrap()
+}
+
+async fn serves(gate: &Gate, authority: &Authority, identity: &Identity) {
+    let wanted = first(identity);
+    eventually(SOON, || async { holds(shown(gate, authority).await? == wanted, || "another certificate".into()) })
+        .await;
+}
+
+async fn a_secret_that_is_rotated_is_served_within_a_second(test: Test) {
+    let authority = Authority::new("test");
+    let (old, new) = (authority.issue(&[HOST]), authority.issue(&[HOST]));
+    test.certificate("shop-cert", &old).await;
+    let gate = secured(&test).await;
+    serves(&gate, &authority, &old).await;
+    test.certificate("shop-cert", &new).await;
+    let changed = Instant::now();
+    serves(&gate, &authority, &new).await;
+    assert!(changed.elapsed() < Duration::from_secs(1), "{:?}", changed.elapsed());
+}
+
+async fn a_secret_that_is_wrong_leaves_the_certificate_before_it(test: Test) {
+    let authority = Authority::new("test");
+    let right = authority.issue(&[HOST]);
+    test.certificate("shop-cert", &right).await;
+    let gate = secured(&test).await;
+    serves(&gate, &authority, &right).await;
+    let other = authority.issue(&[HOST]);
+    let mixed = Identity { chain: right.chain.clone(), key: other.key.clone() };
+    let none = Identity { chain: "no certificate".into(), key: other.key };
+    let wrong = [mixed, none, authority.issue_expired(&[HOST])];
+    for identity in wrong {
+        test.certificate("shop-cert", &identity).await;
+        test.problem_of(&gate, "Secret").await;
+        assert!(shown(&gate, &authority).await.unwrap() == first(&right));
+    }
+    // The type of a Secret cannot be changed: it is another one by the same name.
+    let files = ["--from-literal=tls.crt=x", "--from-literal=tls.key=x"];
+    test.kubectl(&["delete", "secret", "shop-cert"]).await;
+    test.kubectl(&["create", "secret", "generic", "shop-cert", files[0], files[1]]).await;
+    let problem = test.problem_of(&gate, "Opaque").await;
+    assert!(problem.contains("kubernetes.io/tls"), "{problem}");
+    test.kubectl(&["delete", "secret", "shop-cert"]).await;
+    test.certificate("shop-cert", &right).await;
+    eventually(SOON, || async {
+        let problems = gate.api("problems").await.to_string();
+        holds(!problems.contains("Secret/"), || problems.clone())
+    })
+    .await;
+}
+
+async fn a_secret_that_comes_after_its_route_is_served(test: Test) {
+    let authority = Authority::new("test");
+    let gate = secured(&test).await;
+    assert!(shown(&gate, &authority).await.is_err());
+    let identity = authority.issue(&[HOST]);
+    test.certificate("shop-cert", &identity).await;
+    serves(&gate, &authority, &identity).await;
+    test.kubectl(&["delete", "secret", "shop-cert"]).await;
+    test.certificate("shop-cert", &identity).await;
+    serves(&gate, &authority, &identity).await;
+}
+
+async fn a_secret_that_is_not_there_costs_its_own_host_alone(test: Test) {
+    let authority = Authority::new("test");
+    let identity = authority.issue(&["other.test"]);
+    test.certificate("other-cert", &identity).await;
+    let web = test.to("web");
+    let other = format!("hosts: [other.test]\ntls: other-cert\nroutes: [{{ path: /, to: {web} }}]\n");
+    test.routes("other", &other).await;
+    let gate = secured(&test).await;
+    eventually(SOON, || async { gate.get_tls("other.test", "/", authority.trusted()).await?.expect(200) }).await;
+    assert!(gate.get_tls(HOST, "/", authority.trusted()).await.is_err());
+    let problem = test.problem_of(&gate, "shop-cert").await;
+    assert!(problem.contains("shop-cert"), "{problem}");
+}
