@@ -3,7 +3,7 @@
 use crate::beside;
 use crate::harness::suite::Case;
 use crate::harness::test::Test;
-use crate::harness::{LONG, eventually, holds};
+use crate::harness::{AGES, eventually, holds};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,14 +75,14 @@ async fn a_rollout_has_two_gates_on_a_node_and_never_none(test: Test) {
     test.apply(own.join("\n---\n").replace("minReadySeconds: 5", "minReadySeconds: 1")).await;
     let nodes = test.cluster.nodes.len();
     let every = |gates: &BTreeMap<String, usize>| gates.len() == nodes && gates.values().all(|ready| *ready > 0);
-    eventually(LONG, || async {
+    eventually(AGES, || async {
         let gates = ready_gates(&test).await;
         holds(every(&gates), || format!("{gates:?}"))
     })
     .await;
     test.kubectl(&["rollout", "restart", "daemonset/tidegate"]).await;
     let mut most = 0;
-    let rolled = test.kubectl(&["rollout", "status", "daemonset/tidegate", "--timeout=60s"]);
+    let rolled = test.kubectl(&["rollout", "status", "daemonset/tidegate", "--timeout=120s"]);
     let mut rolled = std::pin::pin!(rolled);
     loop {
         tokio::select! {

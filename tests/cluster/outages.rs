@@ -3,7 +3,7 @@
 use crate::harness::gate::Gate;
 use crate::harness::suite::Case;
 use crate::harness::test::Test;
-use crate::harness::{LONG, SOON, eventually, holds};
+use crate::harness::{AGES, LONG, SOON, eventually, holds};
 use crate::{alone, beside};
 
 pub const CASES: &[Case] = &[
@@ -118,7 +118,7 @@ async fn without_the_api_server_a_gate_serves_on_and_then_catches_up(test: Test)
     test.kubectl(&["scale", "deployment/web", "--replicas=4"]).await;
     let pods = test.ready_pods("web", 4).await;
     let near: Vec<_> = pods.iter().filter(|pod| pod.node == "node-a").map(|pod| pod.address).collect();
-    eventually(LONG, || async {
+    eventually(AGES, || async {
         let said = test.asked(&gate, 20).await?;
         holds(near.iter().all(|pod| said.contains(pod)), || format!("{said:?} of {near:?}"))
     })

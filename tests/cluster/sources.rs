@@ -11,6 +11,7 @@ use crate::{alone, beside};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -259,10 +260,13 @@ async fn while_the_api_server_is_away_everything_serves_and_what_changed_then_is
     traffic.more(500).await;
     assert_eq!(gate.admin("/readyz").await.unwrap().status, 200);
     test.cluster.control_plane.restart_api_server().unwrap();
-    // Before the gate asks again: its watches are older than what the new API server remembers, so it lists anew.
+    // It must not ask between the two, when there is no route. Its watches are older than what the new API server remembers, so
+    // it lists anew.
+    gate.signal(Signal::STOP);
     let maps: Api<ConfigMap> = test.api();
     maps.delete("routes", &DeleteParams::default()).await.unwrap();
     publish(&test, &(route(&test, "/a", "web") + &route(&test, "/new", "web"))).await;
+    gate.signal(Signal::CONT);
     eventually(LONG, || async { gate.get(&host(&test), "/new").await?.expect(200) }).await;
     assert_eq!(gate.get(&host(&test), "/old").await.unwrap().status, 404);
     traffic.stop().await.assert_none_failed();

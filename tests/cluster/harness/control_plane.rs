@@ -99,6 +99,13 @@ impl ControlPlane {
         self.folder.join("ca.crt")
     }
 
+    /// What its programs have written since they were started.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok"]
+            .map(|name| self.log(name))
+            .into()
+    }
+
     fn log(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.log"))
     }

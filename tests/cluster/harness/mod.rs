@@ -75,3 +75,5 @@ pub fn holds(condition: bool, why: impl FnOnce() -> String) -> Result<(), String
 pub const SOON: Duration = Duration::from_secs(5);
 /// For what other programs do at their own pace.
 pub const LONG: Duration = Duration::from_secs(30);
+/// For what the cluster's own programs do: they may first have to find an API server again, which they try every half minute.
+pub const AGES: Duration = Duration::from_secs(120);

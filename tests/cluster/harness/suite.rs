@@ -107,11 +107,14 @@ impl Suite {
         let test = local.block_on(&runtime, Test::new(name, Arc::clone(cluster)))?;
         let run = || local.block_on(&runtime, (case.run)(test.clone()));
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
-        local.block_on(&runtime, test.clean());
-        outcome.map_err(|_| {
+        let outcome = outcome.map_err(|_| {
             let why = LAST_PANIC.with(RefCell::take);
-            Failed::from(format!("{why}\n{}{}", test.logs(), cluster.control_plane.running().err().unwrap_or_default()))
-        })
+            let evidence = local.block_on(&runtime, test.evidence());
+            let stopped = cluster.control_plane.running().err().unwrap_or_default();
+            Failed::from(format!("{why}\n{}{evidence}{stopped}", test.logs()))
+        });
+        local.block_on(&runtime, test.clean());
+        outcome
     }
 }
 

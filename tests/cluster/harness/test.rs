@@ -2,7 +2,7 @@
 
 use super::cluster::Cluster;
 use super::process::write;
-use super::{LONG, eventually};
+use super::{AGES, LONG, eventually};
 use k8s_openapi::api::core::v1::{Namespace, Pod as PodObject};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::json;
@@ -122,7 +122,7 @@ impl Test {
 
     /// Waits until exactly so many pods with `app: NAME` are there, all ready and none on its way out.
     pub async fn ready_pods(&self, name: &str, count: usize) -> Vec<Pod> {
-        eventually(LONG, || async {
+        eventually(AGES, || async {
             let pods = self.pods(name).await;
             if pods.len() == count { Ok(pods) } else { Err(format!("{count} pods of {name} wanted: {pods:?}")) }
         })
@@ -159,6 +159,19 @@ impl Test {
             let _ = write!(text, "--- {name} (all of it in {})\n{last}\n", kept.join(name).display());
         }
         text
+    }
+
+    /// Keeps what the cluster knows of the namespace, and what its programs say, beside the logs; where that is.
+    pub async fn evidence(&self) -> String {
+        let kept = kept().join(self.name.replace("::", "-"));
+        let all = "pods,replicasets,daemonsets,deployments,services,endpointslices,configmaps,ingresses,events";
+        let objects = self.try_kubectl(&["get", all, "--output=yaml"], "").await.unwrap_or_else(|why| why);
+        // A failed test is told of all the same.
+        let _ = std::fs::create_dir_all(&kept).and_then(|()| std::fs::write(kept.join("objects.yaml"), objects));
+        for log in self.cluster.control_plane.logs() {
+            let _ = log.file_name().map(|name| std::fs::copy(&log, kept.join(name)));
+        }
+        format!("what the cluster knows and its programs say: {}\n", kept.display())
     }
 
     /// Removes what the test made; what the cluster does later nobody waits for.
