@@ -24,7 +24,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -34,6 +34,7 @@ pub const PORTS: [u16; 2] = [8080, 8081];
 /// The echo of all nodes of a cluster: one thread.
 pub struct Echoes {
     dead: Arc<watch::Sender<HashSet<IpAddr>>>,
+    open: Arc<Open>,
     nodes: Vec<Node>,
     /// Cut and mended one at a time.
     cutting: Mutex<()>,
@@ -53,24 +54,31 @@ impl Echoes {
                 listeners.push(listener);
             }
         }
-        let seen = Arc::clone(&dead);
+        let open = Arc::<Open>::default();
+        let (seen, opened) = (Arc::clone(&dead), Arc::clone(&open));
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 for listener in listeners {
-                    tokio::spawn(accept(TcpListener::from_std(listener).unwrap(), Arc::clone(&seen)));
+                    let listener = TcpListener::from_std(listener).unwrap();
+                    tokio::spawn(accept(listener, Arc::clone(&seen), Arc::clone(&opened)));
                 }
                 std::future::pending::<()>().await;
             });
         });
-        Ok(Self { dead, nodes: nodes.to_vec(), cutting: Mutex::new(()), followed: Mutex::default() })
+        Ok(Self { dead, open, nodes: nodes.to_vec(), cutting: Mutex::new(()), followed: Mutex::default() })
     }
 
     /// A pod dies without a word to anybody: its connections are reset, and its address is not reachable any more.
     pub fn kill(&self, address: IpAddr) -> Result<(), String> {
         let _one = self.cutting.lock().unwrap_or_else(PoisonError::into_inner);
         let node = self.node_of(address)?;
-        if self.dead.send_if_modified(|dead| dead.insert(address)) { node.cut(address) } else { Ok(()) }
+        if !self.dead.send_if_modified(|dead| dead.insert(address)) {
+            return Ok(());
+        }
+        // A reset that is sent after the cut would never arrive.
+        self.open.wait_for_none(address);
+        node.cut(address)
     }
 
     /// The address answers again.
@@ -156,7 +164,45 @@ fn named(pod: &Pod) -> Option<(String, IpAddr)> {
     Some((pod.metadata.uid.clone()?, pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?))
 }
 
-async fn accept(listener: TcpListener, dead: Arc<watch::Sender<HashSet<IpAddr>>>) {
+/// How many connections each address has.
+#[derive(Default)]
+struct Open(Mutex<HashMap<IpAddr, usize>>);
+
+impl Open {
+    fn count(&self, address: IpAddr) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&address).copied().unwrap_or_default()
+    }
+
+    /// New ones may come for as long as the address is not cut; they are reset as soon as they are accepted.
+    fn wait_for_none(&self, address: IpAddr) {
+        let start = Instant::now();
+        while self.count(address) > 0 && start.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn change(&self, address: IpAddr, by: impl FnOnce(&mut usize)) {
+        by(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(address).or_default());
+    }
+}
+
+/// One connection of an address, until it is closed.
+struct OpenOne(Arc<Open>, IpAddr);
+
+impl OpenOne {
+    fn new(open: &Arc<Open>, address: IpAddr) -> Self {
+        open.change(address, |count| *count += 1);
+        Self(Arc::clone(open), address)
+    }
+}
+
+impl Drop for OpenOne {
+    fn drop(&mut self) {
+        self.0.change(self.1, |count| *count -= 1);
+    }
+}
+
+async fn accept(listener: TcpListener, dead: Arc<watch::Sender<HashSet<IpAddr>>>, open: Arc<Open>) {
     loop {
         // Running out of descriptors passes.
         let Ok((stream, _)) = listener.accept().await else {
@@ -164,7 +210,13 @@ async fn accept(listener: TcpListener, dead: Arc<watch::Sender<HashSet<IpAddr>>>
             continue;
         };
         let Ok(local) = stream.local_addr() else { continue };
-        tokio::spawn(serve(stream, SocketAddr::new(local.ip().to_canonical(), local.port()), dead.subscribe()));
+        let local = SocketAddr::new(local.ip().to_canonical(), local.port());
+        let (dead, one) = (dead.subscribe(), OpenOne::new(&open, local.ip()));
+        tokio::spawn(async move {
+            serve(stream, local, dead).await;
+            // Closed by now.
+            drop(one);
+        });
     }
 }
 

@@ -3,9 +3,10 @@
 use super::gate::Gate;
 use super::pki::Identity;
 use super::test::{Pod, Test};
-use super::{SOON, eventually};
+use super::{AGES, SOON, eventually, holds};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -53,10 +54,25 @@ impl Test {
         self.api::<K>().patch(name, &parameters, &Patch::Apply(object)).await.unwrap_or_else(|e| panic!("{name}: {e}"));
     }
 
-    /// A Deployment of so many echo pods and a Service of the same name, its port 80 named `http`. Waits until all are ready.
+    /// A Deployment of so many echo pods and a Service of the same name, its port 80 named `http`. Waits until all are ready
+    /// and endpoints of the Service.
     pub async fn deploy(&self, name: &str, replicas: usize) -> Vec<Pod> {
         self.apply(application(name, replicas)).await;
-        self.ready_pods(name, replicas).await
+        let pods = self.ready_pods(name, replicas).await;
+        eventually(AGES, || async {
+            let known = self.endpoints_of(name).await;
+            holds(pods.iter().all(|pod| known.contains(&pod.address)), || format!("{known:?} of {pods:?}"))
+        })
+        .await;
+        pods
+    }
+
+    /// The addresses in the EndpointSlices of a Service, ready or not.
+    async fn endpoints_of(&self, service: &str) -> BTreeSet<IpAddr> {
+        let selected = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
+        let list = self.api::<EndpointSlice>().list(&selected).await.unwrap();
+        let endpoints = list.items.into_iter().flat_map(|slice| slice.endpoints.unwrap_or_default());
+        endpoints.flat_map(|endpoint| endpoint.addresses).filter_map(|address| address.parse().ok()).collect()
     }
 
     /// A Service without selector, its port 80 named `http`, and one EndpointSlice for each family with these ready addresses,
