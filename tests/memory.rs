@@ -91,14 +91,17 @@ fn cluster(n: usize) -> String {
     format!("shop-{n:04}/web:http")
 }
 
+fn followed(name: String, place: String) -> ClusterSpec {
+    ClusterSpec { followed: true, ..ClusterSpec::new(name, Origin::of(place), Vec::new()) }
+}
+
 fn fragment(clusters: usize, routes: usize) -> Fragment {
     let listeners = "listeners: { http: { address: 127.0.0.1:0 } }";
     let lines: String = (0..routes).map(|n| format!("shop-{n:04}.example.com/api/: {}\n", cluster(n))).collect();
     let mut fragment = grammar::parse("ConfigMap/tidegate/routes/shop.yaml", &lines, &NoFiles).fragment;
     fragment.listeners = Config::parse("gate.yaml", listeners, Path::new("")).unwrap().listeners;
-    fragment.clusters = (0..clusters)
-        .map(|n| ClusterSpec::new(cluster(n), Origin::of(format!("Service/shop-{n:04}/web")), Vec::new()).into())
-        .collect();
+    fragment.clusters =
+        (0..clusters).map(|n| followed(cluster(n), format!("Service/shop-{n:04}/web")).into()).collect();
     assert_eq!(fragment.routes.len(), routes);
     fragment
 }

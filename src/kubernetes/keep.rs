@@ -84,14 +84,12 @@ fn versioned(meta: &Meta, was: &Meta) -> Meta {
 /// Keeps objects of a kind.
 pub(super) struct Keeper<O> {
     pub(super) desk: Desk,
-    /// Where one can do without this kind: what is noted when reading it is refused (true) or is possible.
-    pub(super) without: Option<fn(&mut Objects, bool)>,
     kind: PhantomData<O>,
 }
 
 impl<O: Kept> Keeper<O> {
     pub(super) fn new(desk: Desk) -> Self {
-        Self { desk, without: None, kind: PhantomData }
+        Self { desk, kind: PhantomData }
     }
 
     fn put(&self, object: O) {
@@ -139,9 +137,6 @@ impl<K: Into<O>, O: Kept> Sink<K> for Keeper<O> {
     fn take(&mut self, news: News<O>) {
         match news {
             News::Listed { all, unreadable } => {
-                if let Some(note) = self.without {
-                    note(&mut self.desk.store.objects.borrow_mut(), false);
-                }
                 self.replace(all, &unreadable);
                 self.desk.listed(&unreadable);
             }
@@ -160,13 +155,7 @@ impl<K: Into<O>, O: Kept> Sink<K> for Keeper<O> {
                 }
             }
             News::Unreadable(key, why) => self.desk.unreadable(&key, &why),
-            News::Refused(words) => match self.without {
-                Some(note) => {
-                    note(&mut self.desk.store.objects.borrow_mut(), true);
-                    self.desk.arrived();
-                }
-                None => self.desk.refused(&words),
-            },
+            News::Refused(words) => self.desk.refused(&words),
             News::Pause => {}
         }
     }
@@ -293,17 +282,5 @@ mod tests {
         assert!(problem.hint.contains("list and watch on services by a Role in namespace shop"), "{problem}");
         take(&mut keeper, list(vec![]));
         assert!(store.problems().is_empty() && store.missing.borrow().is_empty());
-    }
-
-    #[test]
-    fn a_kind_that_one_can_do_without_is_not_waited_for() {
-        let store = store();
-        let mut keeper = keeper::<IngressClass>(&store, None);
-        keeper.without = Some(|objects, refused| objects.classes_forbidden = refused);
-        Sink::<networking::IngressClass>::take(&mut keeper, News::Refused("no".into()));
-        assert!(store.missing.borrow().is_empty() && store.problems().is_empty());
-        assert!(store.objects.borrow().classes_forbidden);
-        Sink::<networking::IngressClass>::take(&mut keeper, News::Listed { all: vec![], unreadable: vec![] });
-        assert!(!store.objects.borrow().classes_forbidden);
     }
 }

@@ -49,8 +49,9 @@ impl Kinds<'_> {
             }
             tasks.push(self.slices(namespace));
         }
-        if settings.ingress.enabled {
-            tasks.push(self.classes(!settings.namespaces.is_empty()));
+        // Classes are of the cluster: a gate of some namespaces has Roles alone, and goes on by the name of its class.
+        if settings.ingress.enabled && settings.namespaces.is_empty() {
+            tasks.push(self.classes());
         }
         tasks
     }
@@ -82,14 +83,10 @@ impl Kinds<'_> {
         self.namespaced::<discovery::EndpointSlice, _>(desk, None, keeper)
     }
 
-    /// Classes are of the cluster; a gate with Roles only cannot read them, and goes on by the name of its class.
-    fn classes(&self, optional: bool) -> Task {
+    fn classes(&self) -> Task {
         let names = ("IngressClass", "ingressclasses.networking.k8s.io");
         let desk = Desk::new(self.store, names, None, self.registry).required();
-        let mut keeper = Keeper::<IngressClass>::new(desk.clone());
-        if optional {
-            keeper.without = Some(|objects, refused| objects.classes_forbidden = refused);
-        }
+        let keeper = Keeper::<IngressClass>::new(desk.clone());
         self.spawn::<networking::IngressClass, _>(desk, None, Api::all, keeper)
     }
 

@@ -197,11 +197,8 @@ pub struct Objects {
     pub services: BTreeMap<Key, Arc<Service>>,
     /// Ingresses of all namespaces that are looked at.
     pub ingresses: BTreeMap<Key, Arc<Ingress>>,
-    /// IngressClasses.
+    /// IngressClasses; none in a gate that looks at some namespaces only.
     pub classes: BTreeMap<Key, Arc<IngressClass>>,
-    /// IngressClasses may not be read, as in a gate that is limited to some namespaces: only an `ingressClassName` (or the old
-    /// annotation) that equals the class of the settings makes an Ingress ours.
-    pub classes_forbidden: bool,
     /// Secrets that something referred to in the last translation.
     pub secrets: BTreeMap<Key, SecretState>,
 }

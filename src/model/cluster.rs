@@ -13,6 +13,8 @@ pub struct ClusterSpec {
     pub origin: Origin,
     /// Its addresses. Compared apart from the rest: other endpoints alone never make a new cluster.
     pub endpoints: Vec<EndpointSpec>,
+    /// Whether memberships say its endpoints instead; default no. A name that a file has too keeps what the file says.
+    pub followed: bool,
     /// How it is spoken to; default HTTP/1.1.
     pub protocol: UpstreamProtocol,
     /// TLS towards it; `None`: cleartext.
@@ -50,6 +52,7 @@ impl ClusterSpec {
             name: name.into(),
             origin,
             endpoints,
+            followed: false,
             protocol: UpstreamProtocol::Http1,
             tls: None,
             proxy_header: None,

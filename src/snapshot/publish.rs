@@ -6,8 +6,8 @@
 //! memberships -> set_members                   (no merge, no compile, no swap, no report)
 //! ```
 //!
-//! A cluster whose endpoints are said by memberships has them before it serves, and keeps them whatever the model says of its
-//! endpoints, until memberships no longer speak for it.
+//! A cluster that follows memberships has its endpoints before it serves, and keeps them whatever the model says of its
+//! endpoints, until memberships no longer speak for it. What they say about any other cluster is kept, and changes nothing.
 //!
 //! Nothing is published before every required slot was filled. A snapshot that was replaced is dropped here, on the control
 //! thread, once no worker reads it any more: freeing a hundred thousand routes must not delay a request.
@@ -110,18 +110,25 @@ impl Publisher {
         let snapshot = self.shared.load();
         for (name, endpoints) in &changes {
             // One that does not serve yet gets its endpoints when it is compiled.
-            if let Some(cluster) = snapshot.cluster(name) {
-                cluster.set_members(endpoints.as_deref().unwrap_or_else(|| self.of_model(name)));
+            if let (Some(cluster), Some(spec)) = (snapshot.cluster(name), self.of_model(name))
+                && spec.followed
+            {
+                cluster.set_members(endpoints.as_deref().unwrap_or(&spec.endpoints));
             }
         }
         self.metrics.members(changes.len(), started.elapsed());
     }
 
-    /// The endpoints that the last model has for a cluster.
-    fn of_model(&self, cluster: &str) -> &[EndpointSpec] {
+    /// What the last model has of a cluster.
+    fn of_model(&self, cluster: &str) -> Option<&ClusterSpec> {
         let clusters = self.last.as_ref().map_or(&[][..], |model| &model.wanted.clusters);
         let found = clusters.binary_search_by(|spec| spec.name.as_str().cmp(cluster));
-        found.ok().and_then(|at| clusters.get(at)).map_or(&[], |spec| &spec.endpoints)
+        found.ok().and_then(|at| clusters.get(at)).map(|spec| &**spec)
+    }
+
+    /// What memberships say of the endpoints of a cluster, where it follows them.
+    fn said(&self, spec: &ClusterSpec) -> Option<&[EndpointSpec]> {
+        self.members.get(&spec.name).filter(|_| spec.followed)
     }
 
     /// Publishes what is in the slots, unless a required one was never filled; says whether it was not.
@@ -169,7 +176,7 @@ impl Publisher {
         let started = Instant::now();
         for (name, held) in &snapshot.clusters {
             if previous.cluster(name).is_none_or(|old| !Arc::ptr_eq(old, &held.cluster)) {
-                if let Some(endpoints) = self.members.get(name) {
+                if let Some(endpoints) = self.said(held.cluster.spec()) {
                     held.cluster.set_members(endpoints);
                 }
                 (self.on_cluster)(&held.cluster);
@@ -186,7 +193,7 @@ impl Publisher {
     /// Endpoints of every cluster that the model speaks for, as it has them now. The others have theirs already.
     fn set_members(&self, model: &Model) {
         let snapshot = self.shared.load();
-        for spec in model.wanted.clusters.iter().filter(|spec| self.members.get(&spec.name).is_none()) {
+        for spec in model.wanted.clusters.iter().filter(|spec| self.said(spec).is_none()) {
             if let Some(cluster) = snapshot.cluster(&spec.name) {
                 cluster.set_members(&spec.endpoints);
             }
@@ -371,7 +378,8 @@ mod tests {
 
     fn cluster(name: &str, ports: &[u16]) -> ClusterSpec {
         let endpoint = |port: &u16| EndpointSpec::new(([127, 0, 0, 1], *port).into(), 1);
-        ClusterSpec::new(name, Origin::of("f"), ports.iter().map(endpoint).collect())
+        let spec = ClusterSpec::new(name, Origin::of("f"), ports.iter().map(endpoint).collect());
+        ClusterSpec { followed: true, ..spec }
     }
 
     fn fragment(ports: &[u16], route_to: &str) -> Fragment {
@@ -558,6 +566,22 @@ mod tests {
         said.set("c", endpoints(&[]));
         publisher.follow_members();
         assert!(ports(&shared, "c").is_empty(), "an empty word is a word");
+    }
+
+    #[test]
+    fn a_cluster_that_follows_no_memberships_keeps_the_endpoints_of_the_model() {
+        let (feeds, publisher, _report, shared) = publisher(&[true]);
+        let said = Memberships::default();
+        let mut publisher = publisher.memberships(said.clone());
+        said.set("c", endpoints(&[]));
+        let mut of_a_file = fragment(&[1], "c");
+        of_a_file.clusters = vec![ClusterSpec { followed: false, ..cluster("c", &[1]) }.into()];
+        feeds[0].deliver(of_a_file, Vec::new());
+        publisher.publish();
+        assert_eq!(ports(&shared, "c"), [1]);
+        said.set("c", endpoints(&[7]));
+        publisher.follow_members();
+        assert_eq!(ports(&shared, "c"), [1]);
     }
 
     #[test]

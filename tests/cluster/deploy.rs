@@ -76,17 +76,23 @@ async fn a_rollout_has_two_gates_on_a_node_and_never_none(test: Test) {
     let nodes = test.cluster.nodes.len();
     let every = |gates: &BTreeMap<String, usize>| gates.len() == nodes && gates.values().all(|ready| *ready > 0);
     let status = ["rollout", "status", "daemonset/tidegate", "--timeout=120s"];
-    // The first rollout has to end: a controller (1.37) that is told to roll before the old pods are available can wait forever.
     test.kubectl(&status).await;
     assert!(every(&ready_gates(&test).await));
     test.kubectl(&["rollout", "restart", "daemonset/tidegate"]).await;
     let mut most = 0;
     let rolled = test.kubectl(&status);
     let mut rolled = std::pin::pin!(rolled);
+    // On a busy machine the controller (1.37) can miss that a new pod is available, and looks again only when something changes:
+    // seen with all pods ready for two minutes.
+    let mut nudge = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::time::sleep(Duration::from_millis(10)).await;
         tokio::select! {
             _ = &mut rolled => break,
+            now = nudge.tick() => {
+                let mark = format!("test.tidegate.io/nudged={}", now.elapsed().as_nanos());
+                test.kubectl(&["annotate", "daemonset/tidegate", &mark, "--overwrite"]).await;
+            }
             gates = ready_gates(&test) => {
                 assert!(every(&gates), "a node without a gate: {gates:?}");
                 most = most.max(gates.values().copied().max().unwrap_or_default());
@@ -110,7 +116,8 @@ async fn ready_gates(test: &Test) -> BTreeMap<String, usize> {
     gates
 }
 
-fn render(test: &Test, overlay: &str) -> String {
+/// What kustomize makes of a folder of `deploy/kustomize`.
+pub fn render(test: &Test, overlay: &str) -> String {
     let mut kubectl = test.cluster.kubectl();
     text(kubectl.arg("kustomize").arg(deploy().join("kustomize").join(overlay)).output().unwrap())
 }

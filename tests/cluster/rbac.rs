@@ -4,6 +4,7 @@
 //! the rules in `deploy/`: nothing forbidden was asked, and no verb is granted that nobody uses.
 
 use super::conformance::tls_secret;
+use super::deploy::render;
 use crate::beside;
 use crate::harness::gate::Gate;
 use crate::harness::pki::Authority;
@@ -15,7 +16,7 @@ use std::collections::BTreeSet;
 
 pub const CASES: &[Case] = &[
     beside!(a_gate_asks_for_nothing_it_may_not_and_uses_every_verb_it_has),
-    beside!(a_gate_of_listed_namespaces_asks_for_nothing_elsewhere),
+    beside!(a_gate_of_listed_namespaces_needs_no_right_beyond_them),
 ];
 
 /// What a user may do, or did: verb and resource with its group.
@@ -75,11 +76,15 @@ async fn routes(test: &Test, text: &str) {
 }
 
 async fn ingress(test: &Test) {
-    test.apply(format!(
+    test.apply(ingress_of(&test.namespace)).await;
+}
+
+/// An Ingress of this class.
+fn ingress_of(class: &str) -> String {
+    format!(
         "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{ name: web }}\nspec: {{ ingressClassName: {}, rules: [{{ host: ingress.test, http: {{ paths: [{{ path: /, pathType: Prefix, backend: {{ service: {{ name: web, port: {{ number: 80 }} }} }} }}] }} }}] }}",
-        test.namespace
-    ))
-    .await;
+        class
+    )
 }
 
 /// Waits until the audit log has this.
@@ -148,17 +153,38 @@ async fn a_gate_asks_for_nothing_it_may_not_and_uses_every_verb_it_has(test: Tes
     assert!(beyond.is_empty(), "used and not in deploy/: {beyond:?}");
 }
 
-async fn a_gate_of_listed_namespaces_asks_for_nothing_elsewhere(test: Test) {
-    class(&test).await;
-    test.endpoints("web", &[(test.cluster.node("node-b").pod(32), "node-b")]).await;
-    let listed = format!("namespaces: [{}]", test.namespace);
-    let gate = test.gate("node-a").kubernetes(&listed).start().await;
-    ingress(&test).await;
+/// The Roles of the overlay for listed namespaces, of which there is one.
+fn roles_only(test: &Test, listed: &str) -> String {
+    let all = render(test, "overlays/single-namespace");
+    let wanted = ["kind: ServiceAccount", "kind: Role", "kind: RoleBinding"];
+    let wanted: Vec<&str> = all.split("\n---\n").filter(|one| one.lines().any(|line| wanted.contains(&line))).collect();
+    assert_eq!(wanted.len(), 5, "an account, a Role and its binding here and there");
+    let here = wanted.join("\n---\n").replace("namespace: tidegate", &format!("namespace: {}", test.namespace));
+    here.replace("namespace: default", &format!("namespace: {listed}"))
+}
+
+async fn a_gate_of_listed_namespaces_needs_no_right_beyond_them(test: Test) {
+    let shop = Test::named("shop", &format!("{}-shop", test.namespace), test.cluster.clone()).await.unwrap();
+    test.remove_at_end(format!("namespace/{}", shop.namespace));
+    shop.endpoints("web", &[(test.cluster.node("node-b").pod(32), "node-b")]).await;
+    let listed = format!("namespaces: [{}], ingress: {{ class: {} }}", shop.namespace, test.namespace);
+    let gate = test.gate("node-a").only_kubernetes(&listed).permitted(roles_only(&test, &shop.namespace)).start().await;
+    let ingress = ingress_of(&test.namespace);
+    shop.apply(&ingress).await;
     gate.answers("ingress.test", "/", 200).await;
+    let text = format!(
+        "routes.test/: {0}/web\n---\nhosts: [wrong.test]\nroutes: [{{ path: /, too: {0}/web }}]\n",
+        shop.namespace
+    );
+    routes(&test, &text).await;
+    gate.answers("routes.test", "/", 200).await;
+    done(&test, "create", "events.events.k8s.io").await;
+    done(&test, "patch", "ingresses.networking.k8s.io/status").await;
+    done(&test, "patch", "configmaps").await;
+    assert!(gate.stop().await.success(), "{}", gate.log());
+    let own = [test.namespace.as_str(), shop.namespace.as_str()];
     let records = test.cluster.audit(&test.gate_user());
-    let elsewhere: Vec<_> = records
-        .iter()
-        .filter(|r| r.namespace != test.namespace && !r.resource.starts_with("ingressclasses."))
-        .collect();
-    assert!(elsewhere.is_empty(), "{elsewhere:#?}");
+    let wrong: Vec<_> =
+        records.iter().filter(|r| matches!(r.code, 401 | 403) || !own.contains(&r.namespace.as_str())).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

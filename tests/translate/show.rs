@@ -64,6 +64,7 @@ fn cluster(cluster: &ClusterSpec, binding: &Binding) -> String {
         Binding::Nothing => "no endpoints".into(),
     };
     let usual = ClusterSpec::new(cluster.name.as_str(), cluster.origin.clone(), vec![]);
+    let usual = ClusterSpec { followed: true, ..usual };
     let mut text = format!("{}: {binding}, {:?}", cluster.name, cluster.protocol);
     let plain = ClusterSpec { protocol: usual.protocol, tls: None, ..cluster.clone() };
     if let Some(tls) = &cluster.tls {

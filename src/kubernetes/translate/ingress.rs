@@ -6,7 +6,7 @@
 use super::super::objects::{Ingress, IngressBackend, IngressPath, IngressPort, Key, Objects};
 use super::annotation::not_done;
 use super::piece::{Piece, is_label, is_subdomain, origin, route};
-use crate::config::kubernetes::IngressSettings;
+use crate::config::kubernetes::{IngressSettings, Settings};
 use crate::model::{HostPattern, Origin, PathMatch, Problem, TlsBinding, WildcardDepth};
 use crate::source::grammar::canonical;
 
@@ -15,25 +15,26 @@ pub(super) struct Classes<'a> {
     settings: &'a IngressSettings,
     ours: Vec<&'a str>,
     default: bool,
-    /// Classes may not be read: the name of our own is all that is known.
-    forbidden: bool,
+    /// Only some namespaces are looked at, and classes, which are in none, are not: the name of our own is all that is known.
+    by_name: bool,
 }
 
 impl<'a> Classes<'a> {
-    pub(super) fn of(objects: &'a Objects, settings: &'a IngressSettings) -> Self {
+    pub(super) fn of(objects: &'a Objects, all: &'a Settings) -> Self {
+        let settings = &all.ingress;
         let ours = || objects.classes.iter().filter(|(_, class)| class.controller == settings.controller);
         let default = ours().any(|(_, class)| class.is_default);
         Self {
             settings,
             ours: ours().map(|(key, _)| &*key.name).collect(),
             default,
-            forbidden: objects.classes_forbidden,
+            by_name: !all.namespaces.is_empty(),
         }
     }
 
     pub(super) fn have(&self, ingress: &Ingress) -> bool {
         let ours = match (&ingress.class, &ingress.class_annotation) {
-            (Some(class), _) if self.forbidden => *class == self.settings.class,
+            (Some(class), _) if self.by_name => *class == self.settings.class,
             (Some(class), _) => self.ours.contains(&class.as_str()),
             (None, Some(class)) => *class == self.settings.class,
             (None, None) => self.default,
@@ -200,13 +201,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_classes_may_not_be_read_the_name_of_our_own_is_enough() {
-        let settings = IngressSettings::default();
+    fn where_only_some_namespaces_are_looked_at_the_name_of_our_class_is_enough() {
         let named = |class: &str| Ingress { class: Some(class.into()), ..Ingress::default() };
-        for forbidden in [true, false] {
-            let objects = Objects { classes_forbidden: forbidden, ..Objects::default() };
+        for namespaces in [vec!["shop".into()], vec![]] {
+            let (objects, settings) = (Objects::default(), Settings { namespaces, ..Settings::default() });
             let classes = Classes::of(&objects, &settings);
-            assert_eq!(classes.have(&named("tidegate")), forbidden);
+            assert_eq!(classes.have(&named("tidegate")), !settings.namespaces.is_empty());
             assert!(!classes.have(&named("other")) && !classes.have(&Ingress::default()));
         }
     }

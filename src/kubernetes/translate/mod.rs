@@ -136,7 +136,7 @@ fn bound(binding: &TlsBinding, piece: &Piece, secrets: &mut Secrets<'_>) -> Opti
 impl Memory {
     fn refresh(&mut self, objects: &Objects, settings: &Settings, own: &str) {
         config_map::refresh(&mut self.config_maps, &objects.config_maps, own, &settings.certificates);
-        let classes = Classes::of(objects, &settings.ingress);
+        let classes = Classes::of(objects, settings);
         let ours = objects.ingresses.values().filter(|ingress| classes.have(ingress));
         refresh(&mut self.ingresses, ours, |ingress| &ingress.meta.key, ingress::piece);
         let exposed = objects.services.values().filter(|service| service.expose.is_some());

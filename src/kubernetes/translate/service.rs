@@ -146,6 +146,7 @@ impl<'a> Clusters<'a> {
             }
             None => true,
         };
+        Arc::make_mut(&mut made.spec).followed = true;
         match found.and_then(|(binding, port)| speak(Arc::make_mut(&mut made.spec), port).map(|()| binding)) {
             Ok(binding) if complete => made.binding = binding,
             Ok(_) => drop_client_certificate(Arc::make_mut(&mut made.spec)),

@@ -63,6 +63,7 @@ fn fields(f: &mut Fields<'_, '_>) -> Option<ClusterSpec> {
         name: String::new(),
         origin: Origin::default(),
         endpoints: endpoints?,
+        followed: false,
         protocol,
         tls,
         proxy_header,

@@ -38,6 +38,8 @@ pub struct Setup {
     node: String,
     place: Option<Place>,
     by_kubeconfig: bool,
+    /// What its user may do; `None`: what the base of `deploy/` says.
+    permissions: Option<String>,
     kubernetes: String,
     sections: Vec<(String, String)>,
 }
@@ -63,6 +65,7 @@ impl Test {
             node: self.cluster.node(node).name().into(),
             place: None,
             by_kubeconfig: false,
+            permissions: None,
             kubernetes: format!("ingress: {{ controller: tidegate.io/{class}, class: {class} }}"),
             sections: Vec::new(),
         }
@@ -131,6 +134,13 @@ impl Setup {
         self
     }
 
+    /// What its user may do, instead of what the base of `deploy/` says.
+    #[must_use]
+    pub fn permitted(mut self, manifests: String) -> Self {
+        self.permissions = Some(manifests);
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Gate {
         let gate = self.spawn().await;
@@ -145,7 +155,10 @@ impl Setup {
 
     /// Starts it after something that happens when all is prepared.
     pub async fn spawn_after(self, prepared: impl AsyncFnOnce()) -> Gate {
-        self.test.permit_gates().await;
+        match &self.permissions {
+            Some(manifests) => self.test.apply(manifests).await,
+            None => self.test.permit_gates().await,
+        }
         let own_place = self.place.is_none();
         let place = self.place.clone().unwrap_or_else(|| network::settle(&self.test.cluster.nodes).unwrap());
         let folder = self.test.cluster.folder.join(&place.name);
