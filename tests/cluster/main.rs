@@ -17,6 +17,7 @@ mod conformance;
 mod deploy;
 mod endpoints;
 mod foundation;
+mod install;
 mod leader;
 mod outages;
 mod rbac;
@@ -33,6 +34,7 @@ const SCENARIOS: &[Scenarios] = &[
     ("deploy", deploy::CASES),
     ("endpoints", endpoints::CASES),
     ("foundation", foundation::CASES),
+    ("install", install::CASES),
     ("leader", leader::CASES),
     ("outages", outages::CASES),
     ("rbac", rbac::CASES),

@@ -42,6 +42,8 @@ pub struct Setup {
     permissions: Option<String>,
     kubernetes: String,
     sections: Vec<(String, String)>,
+    /// The whole install configuration, instead of all this.
+    whole: Option<String>,
 }
 
 /// A gate that runs.
@@ -68,6 +70,7 @@ impl Test {
             permissions: None,
             kubernetes: format!("ingress: {{ controller: tidegate.io/{class}, class: {class} }}"),
             sections: Vec::new(),
+            whole: None,
         }
     }
 
@@ -141,6 +144,13 @@ impl Setup {
         self
     }
 
+    /// As `deploy/` has it and somebody has applied it: the install configuration, and no permission given here.
+    #[must_use]
+    pub fn deployed(mut self) -> Self {
+        self.whole = Some(include_str!("../../../deploy/kustomize/base/gate.yaml").to_owned());
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Gate {
         let gate = self.spawn().await;
@@ -157,7 +167,8 @@ impl Setup {
     pub async fn spawn_after(self, prepared: impl AsyncFnOnce()) -> Gate {
         match &self.permissions {
             Some(manifests) => self.test.apply(manifests).await,
-            None => self.test.permit_gates().await,
+            None if self.whole.is_none() => self.test.permit_gates().await,
+            None => {}
         }
         let own_place = self.place.is_none();
         let place = self.place.clone().unwrap_or_else(|| network::settle(&self.test.cluster.nodes).unwrap());
@@ -173,6 +184,9 @@ impl Setup {
     }
 
     fn install(&self) -> String {
+        if let Some(whole) = &self.whole {
+            return whole.clone();
+        }
         let usual = [
             ("listeners", "{ http: { address: \":80\" }, https: { address: \":443\", protocol: https } }"),
             ("admin", "{ address: \"127.0.0.1:9901\" }"),

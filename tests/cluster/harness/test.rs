@@ -26,7 +26,7 @@ pub struct Test {
     pub namespace: String,
     name: String,
     /// An administrator's, its namespace the test's.
-    kubeconfig: PathBuf,
+    pub kubeconfig: PathBuf,
     shared: Rc<RefCell<Shared>>,
 }
 
@@ -58,13 +58,18 @@ impl Test {
 
     /// Makes a namespace of exactly this name.
     pub async fn named(name: &str, namespace: &str, cluster: Arc<Cluster>) -> Result<Self, String> {
+        let this = Self::within(name, namespace, cluster).await?;
+        this.make_namespace(namespace).await?;
+        Ok(this)
+    }
+
+    /// In a namespace that somebody else makes.
+    pub async fn within(name: &str, namespace: &str, cluster: Arc<Cluster>) -> Result<Self, String> {
         let client = cluster.client().await?;
         let kubeconfig = cluster.folder.join(format!("admin-of-{namespace}.kubeconfig"));
         write(&kubeconfig, &cluster.control_plane.admin_kubeconfig_in(namespace))?;
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        let this = Self { cluster, client, namespace, name, kubeconfig, shared: Rc::default() };
-        this.make_namespace(&this.namespace).await?;
-        Ok(this)
+        Ok(Self { cluster, client, namespace, name, kubeconfig, shared: Rc::default() })
     }
 
     /// A further namespace, which ends with the test too; its name begins with that of the test's own.
