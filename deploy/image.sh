@@ -103,6 +103,9 @@ printf '{"imageLayoutVersion":"1.0.0"}\n' >"$work/layout/oci-layout"
 
 mkdir -p "$(dirname "$archive")"
 pack -cf "$archive.new" -C "$work/layout" blobs index.json oci-layout
+# Every node pulls it. A binary that was given may be one for tests, which is larger.
+[ $# -gt 0 ] || [ "$(stat -c %s "$archive.new")" -lt 15000000 ] ||
+  fail "$archive.new has $(stat -c %s "$archive.new") bytes; 15 MB is the most that an image may have: what has grown?"
 mv "$archive.new" "$archive"
 printf 'image: %s for %s: %s bytes, the binary in it %s bytes\n' "$archive" "$architecture" "$(stat -c %s "$archive")" \
   "$(stat -c %s "$work/root/tidegate")"

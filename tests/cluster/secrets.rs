@@ -5,7 +5,7 @@ use crate::harness::gate::Gate;
 use crate::harness::pki::{Authority, Identity};
 use crate::harness::suite::Case;
 use crate::harness::test::Test;
-use crate::harness::{SOON, eventually, holds};
+use crate::harness::{LONG, SOON, eventually, holds};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ pub const CASES: &[Case] = &[
     beside!(a_secret_that_is_wrong_leaves_the_certificate_before_it),
     beside!(a_secret_that_comes_after_its_route_is_served),
     beside!(a_secret_that_is_not_there_costs_its_own_host_alone),
+    beside!(an_ingress_of_another_namespace_has_tls_once_its_owner_gives_the_secret),
 ];
 
 const HOST: &str = "shop.test";
@@ -111,4 +112,32 @@ async fn a_secret_that_is_not_there_costs_its_own_host_alone(test: Test) {
     assert!(gate.get_tls(HOST, "/", authority.trusted()).await.is_err());
     let problem = test.problem_of(&gate, "shop-cert").await;
     assert!(problem.contains("shop-cert"), "{problem}");
+}
+
+async fn an_ingress_of_another_namespace_has_tls_once_its_owner_gives_the_secret(test: Test) {
+    let (authority, class) = (Authority::new("test"), &test.namespace);
+    let shop = Test::named("shop", &format!("{class}-shop"), test.cluster.clone()).await.unwrap();
+    test.remove_at_end(format!("namespace/{}", shop.namespace));
+    test.remove_at_end(format!("ingressclass/{class}"));
+    // The default class: the Ingress names none.
+    test.apply(format!(
+        "apiVersion: networking.k8s.io/v1\nkind: IngressClass\nmetadata:\n  name: {class}\n  annotations: {{ ingressclass.kubernetes.io/is-default-class: \"true\" }}\nspec: {{ controller: tidegate.io/{class} }}"
+    ))
+    .await;
+    shop.endpoints("web", &[(test.cluster.node("node-b").pod(45), "node-b")]).await;
+    shop.certificate("shop-cert", &authority.issue(&[HOST])).await;
+    let backend = "backend: { service: { name: web, port: { number: 80 } } }";
+    shop.apply(format!(
+        "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{ name: web }}\nspec:\n  tls: [{{ hosts: [{HOST}], secretName: shop-cert }}]\n  rules: [{{ host: {HOST}, http: {{ paths: [{{ path: /, pathType: Prefix, {backend} }}] }} }}]"
+    ))
+    .await;
+    let gate = test.gate("node-a").start().await;
+    gate.answers(HOST, "/", 200).await;
+    let refused = gate.get_tls(HOST, "/", authority.trusted()).await.unwrap_err();
+    let problem = test.problem_of(&gate, "may not be read").await;
+    assert!(problem.contains("shop-cert"), "{problem} {refused}");
+    let account = format!("--serviceaccount={}:tidegate", test.namespace);
+    shop.kubectl(&["create", "rolebinding", "tidegate-secrets", "--clusterrole=tidegate-secrets", &account]).await;
+    // A refusal is asked again after some seconds.
+    eventually(LONG, || async { gate.get_tls(HOST, "/", authority.trusted()).await?.expect(200) }).await;
 }

@@ -19,6 +19,7 @@ pub const CASES: &[Case] = &[
     beside!(an_ingress_has_the_addresses_of_gates_that_are_ready),
     beside!(addresses_of_a_gate_that_drains_are_taken_back_at_once),
     beside!(an_ingress_that_is_of_another_class_is_left_to_its_controller),
+    beside!(the_oldest_service_keeps_the_host_it_exposes_and_the_other_is_told),
 ];
 
 async fn whoever_edits_a_config_map_can_wait_until_the_edit_is_live(test: Test) {
@@ -119,6 +120,40 @@ async fn an_ingress_that_is_of_another_class_is_left_to_its_controller(test: Tes
     test.apply(ingress("ours", "another")).await;
     shows(&test, "ours", &[]).await;
     assert_eq!(written_order(&test, "theirs").await, ["198.51.100.7".parse::<IpAddr>().unwrap()]);
+}
+
+async fn the_oldest_service_keeps_the_host_it_exposes_and_the_other_is_told(test: Test) {
+    let young = Test::named("young", &format!("{}-a", test.namespace), test.cluster.clone()).await.unwrap();
+    test.remove_at_end(format!("namespace/{}", young.namespace));
+    let host = format!("{}.test", test.namespace);
+    let expose = format!("tidegate.io/expose={host}/");
+    let node = test.cluster.node("node-b");
+    let (first, second) = (node.pod(43), node.pod(44));
+    test.endpoints("web", &[(first, "node-b")]).await;
+    test.kubectl(&["annotate", "service", "web", &expose]).await;
+    // Times of creation are whole seconds.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    young.endpoints("web", &[(second, "node-b")]).await;
+    young.kubectl(&["annotate", "service", "web", &expose]).await;
+    let allowed = |namespace: &str| format!("{{ namespace: {namespace}, hosts: [{host}] }}");
+    let allowed = format!("expose: [{}, {}]", allowed(&test.namespace), allowed(&young.namespace));
+    let gate = test.gate("node-a").kubernetes(&allowed).start().await;
+    assert_eq!(gate.answers(&host, "/", 200).await.echo().unwrap().address, first);
+    let about =
+        ["get", "events.events.k8s.io", "-o", "jsonpath={range .items[*]}{.reason} {.regarding.kind} {.note}{end}"];
+    eventually(LONG, || async {
+        let told = young.kubectl(&about).await;
+        holds(
+            told.contains("HostTaken Service") && told.contains(&format!("by Service/{}/web", test.namespace)),
+            || told.clone(),
+        )
+    })
+    .await;
+    // Denied unless it is allowed, whoever is the oldest.
+    drop(gate);
+    let one = format!("expose: [{{ namespace: {}, hosts: [{host}] }}]", young.namespace);
+    let gate = test.gate("node-a").kubernetes(&one).start().await;
+    assert_eq!(gate.answers(&host, "/", 200).await.echo().unwrap().address, second);
 }
 
 /// As `README` says it: the version that `kubectl apply` prints is waited for.
