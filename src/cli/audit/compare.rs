@@ -1,8 +1,8 @@
 //! How is told whether node ports and the gate answer the same?
 
-use super::super::FAILED;
+use super::super::{FAILED, fail};
 use super::AuditFormat;
-use crate::kubernetes::audit::verify::{Comparison, Sameness, Seen};
+use crate::kubernetes::audit::verify::{Compared, Comparison, NotCompared, Sameness, Seen};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -18,21 +18,67 @@ pub struct Gate {
     pub tls: bool,
 }
 
-/// Prints what came of comparisons; the exit status says whether all are the same.
-pub(super) fn print(compared: &[Comparison], format: AuditFormat, out: &mut dyn Write) -> io::Result<ExitCode> {
+/// Prints what came of comparisons; the exit status says whether all that would be closed was compared and is the same.
+pub(super) fn print(compared: &Compared, format: AuditFormat, out: &mut dyn Write) -> io::Result<ExitCode> {
     let text = match format {
-        AuditFormat::Json => format!("{:#}\n", serde_json::json!({ "comparisons": compared })),
-        _ => table(compared),
+        AuditFormat::Json => format!("{:#}\n", serde_json::json!(compared)),
+        _ => format!("{}{}", table(compared), left_out(&compared.not_compared)),
     };
     out.write_all(text.as_bytes())?;
-    let fine = |c: &Comparison| matches!(c.verdict, Sameness::Same | Sameness::Skipped);
-    Ok(if compared.iter().all(fine) { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    if compared.comparisons.iter().any(|c| c.verdict != Sameness::Same) {
+        return Ok(ExitCode::from(FAILED));
+    }
+    Ok(missing(compared).map_or(ExitCode::SUCCESS, |why| fail(&why)))
 }
 
-fn table(compared: &[Comparison]) -> String {
-    if compared.is_empty() {
-        return "There is no route to compare.\n".into();
+/// What keeps an answer from being one about everything. Ports that nothing replaces do not: no route is meant to answer for
+/// them, and the patches leave them open. Where they are all there is, nothing was compared.
+fn missing(compared: &Compared) -> Option<String> {
+    let replaced = compared.not_compared.iter().filter(|port| port.replace).count();
+    match (compared.comparisons.is_empty(), replaced) {
+        (true, _) if compared.not_compared.is_empty() => None,
+        (true, _) => Some("nothing was compared".into()),
+        (false, 0) => None,
+        (false, 1) => Some("not everything was compared: one port that Tidegate replaces was not".into()),
+        (false, n) => Some(format!("not everything was compared: {n} ports that Tidegate replaces were not")),
     }
+}
+
+fn left_out(ports: &[NotCompared]) -> String {
+    let mut text = String::new();
+    for (title, replace) in [("Not compared, but replaced", true), ("Not compared, because not replaced", false)] {
+        let mut title = Some(title);
+        for port in ports.iter().filter(|port| port.replace == replace) {
+            if let Some(title) = title.take() {
+                let _ = writeln!(text, "\n{title}");
+            }
+            let _ = writeln!(text, "  {} {}/{}: {}", port.service, port.node_port, port.protocol, port.why);
+        }
+    }
+    text
+}
+
+fn table(compared: &Compared) -> String {
+    let Compared { comparisons, not_compared } = compared;
+    if comparisons.is_empty() {
+        let nothing = not_compared.is_empty();
+        let text = if nothing {
+            "Nothing opens node ports: there is nothing to compare.\n"
+        } else {
+            "Nothing was compared.\n"
+        };
+        return text.into();
+    }
+    let mut text = lines(comparisons);
+    let said = comparisons.iter().flat_map(|c| c.why.iter().map(move |why| (c, why)));
+    for (at, (comparison, why)) in said.enumerate() {
+        let lead = if at == 0 { "\n" } else { "" };
+        let _ = writeln!(text, "{lead}{} {}{}: {why}", comparison.service, comparison.host, comparison.path);
+    }
+    text
+}
+
+fn lines(compared: &[Comparison]) -> String {
     let head = ["SERVICE", "ASKED FOR", "NODE PORT", "GATE", "CLIENT IP", "VERDICT"].map(str::to_owned);
     let mut rows = vec![head];
     for comparison in compared {
@@ -54,11 +100,6 @@ fn table(compared: &[Comparison]) -> String {
     for row in &rows {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         let _ = writeln!(text, "{}", cells.join("  ").trim_end());
-    }
-    let said = compared.iter().flat_map(|c| c.why.iter().map(move |why| (c, why)));
-    for (at, (comparison, why)) in said.enumerate() {
-        let lead = if at == 0 { "\n" } else { "" };
-        let _ = writeln!(text, "{lead}{} {}{}: {why}", comparison.service, comparison.host, comparison.path);
     }
     text
 }
@@ -85,7 +126,6 @@ fn verdict(sameness: Sameness) -> &'static str {
         Sameness::Same => "same",
         Sameness::Differs => "differs",
         Sameness::Unreachable => "unreachable",
-        Sameness::Skipped => "not compared",
     }
 }
 
@@ -157,9 +197,8 @@ mod tests {
         Seen { at, status, content_type, length: 4, digest: "0".repeat(16), client_address_kept }
     }
 
-    #[test]
-    fn verdicts_are_told_with_what_differs_and_as_exit_status() {
-        let same = Comparison {
+    fn same() -> Comparison {
+        Comparison {
             service: "shop/web".into(),
             node_port: 30080,
             host: "shop.test".into(),
@@ -168,15 +207,26 @@ mod tests {
             why: Vec::new(),
             node: Some(seen(200, Some(false))),
             gate: Some(seen(200, Some(true))),
-        };
+        }
+    }
+
+    fn left(node_port: u16, replace: bool) -> NotCompared {
+        let (service, protocol, why) = ("shop/x".into(), "TCP".into(), "a reason".into());
+        NotCompared { service, node_port, protocol, replace, why }
+    }
+
+    fn run(comparisons: &[Comparison], not_compared: &[NotCompared], format: AuditFormat) -> (String, ExitCode) {
+        let compared = Compared { comparisons: comparisons.to_vec(), not_compared: not_compared.to_vec() };
+        let mut out = Vec::new();
+        let code = print(&compared, format, &mut out).unwrap();
+        (String::from_utf8(out).unwrap(), code)
+    }
+
+    #[test]
+    fn verdicts_are_told_with_what_differs_and_as_exit_status() {
         let why = vec!["the gate: no answer in time".to_owned()];
-        let dead = Comparison { verdict: Sameness::Unreachable, why, gate: None, path: "/x".into(), ..same.clone() };
-        let run = |all: &[Comparison], format| {
-            let mut out = Vec::new();
-            let code = print(all, format, &mut out).unwrap();
-            (String::from_utf8(out).unwrap(), code)
-        };
-        let (text, code) = run(&[same.clone(), dead], AuditFormat::Table);
+        let dead = Comparison { verdict: Sameness::Unreachable, why, gate: None, path: "/x".into(), ..same() };
+        let (text, code) = run(&[same(), dead], &[], AuditFormat::Table);
         assert_eq!(
             text,
             "SERVICE   ASKED FOR    NODE PORT           GATE          CLIENT IP    VERDICT\n\
@@ -185,9 +235,33 @@ mod tests {
              \nshop/web shop.test/x: the gate: no answer in time\n"
         );
         assert_eq!(code, ExitCode::from(FAILED));
-        let (text, code) = run(&[same], AuditFormat::Json);
+        let (text, code) = run(&[same()], &[], AuditFormat::Json);
         assert_eq!(code, ExitCode::SUCCESS);
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["comparisons"][0]["verdict"], "same");
+        assert_eq!(json["not_compared"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn what_would_be_closed_without_a_comparison_is_no_success() {
+        let broken = ExitCode::from(super::super::super::BROKEN);
+        let code = |all: &[Comparison], left: &[NotCompared]| run(all, left, AuditFormat::Table).1;
+        assert_eq!(code(&[], &[]), ExitCode::SUCCESS, "nothing is open");
+        assert_eq!(code(&[], &[left(1, false)]), broken, "nothing was compared");
+        assert_eq!(code(&[], &[left(1, true)]), broken);
+        assert_eq!(code(&[same()], &[left(1, true)]), broken);
+        assert_eq!(code(&[same()], &[left(1, false)]), ExitCode::SUCCESS, "it stays open");
+        let differs = Comparison { verdict: Sameness::Differs, ..same() };
+        assert_eq!(code(&[same(), differs], &[left(1, true)]), ExitCode::from(FAILED), "the worse news goes first");
+        let (text, _) = run(&[same()], &[left(1, false), left(2, true)], AuditFormat::Table);
+        let told = "\nNot compared, but replaced\n  shop/x 2/TCP: a reason\n\
+                    \nNot compared, because not replaced\n  shop/x 1/TCP: a reason\n";
+        assert!(text.ends_with(told), "{text}");
+        let (text, _) = run(&[], &[left(2, true)], AuditFormat::Json);
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (&json["not_compared"][0]["node_port"], &json["not_compared"][0]["replace"]),
+            (&2.into(), &true.into())
+        );
     }
 }

@@ -37,8 +37,10 @@ It asks for nothing but get and list of Services, EndpointSlices, Ingresses and 
 where they are forbidden, and changes nothing. --probe and --verify send GET requests, nothing else.
 
 Exit status: 0 nothing opens node ports; 1 something does; 2 the cluster could not be read.
-With --verify: 0 both ways answer the same, 1 they do not. With --firewall and --guard:
-0 it was printed.";
+With --verify: 0 both ways answer the same for all that Tidegate replaces; 1 something answers differently or not at all;
+2 nothing was compared, or not everything that Tidegate replaces, such as ports of HTTP/2 alone: the answer names each.
+Ports that it does not replace are named too; --format patches leaves them open. 0 also where nothing opens node ports.
+With --firewall and --guard: 0 it was printed.";
 
 /// Flags of `audit`.
 #[derive(Clone, Debug, clap::Args)]

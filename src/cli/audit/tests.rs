@@ -132,3 +132,43 @@ fn commands_name_the_cluster_that_was_looked_at() {
     assert_eq!(args.wishes().kubectl, "kubectl --kubeconfig 'my config' --context prod");
     assert_eq!(args.repeated(), "tidegate audit --kubeconfig 'my config' --context prod -n a");
 }
+
+/// What is printed of a dump with these Services alone.
+fn printed_of(services: &[serde_json::Value], line: &str) -> (String, ExitCode) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dump.json");
+    std::fs::write(&path, serde_json::json!({ "kind": "List", "items": services }).to_string()).unwrap();
+    printed(&format!("--from {} {line}", path.display()))
+}
+
+/// A Service of type NodePort with the label of its program and ports as name, number and node port.
+fn node_port_service(name: &str, ports: &[(&str, u16, u16)]) -> serde_json::Value {
+    let port = |(name, port, node_port): &(&str, u16, u16)| serde_json::json!({ "name": name, "port": port, "nodePort": node_port, "protocol": "TCP" });
+    let ports: Vec<serde_json::Value> = ports.iter().map(port).collect();
+    let labels = serde_json::json!({ "app.kubernetes.io/name": name });
+    serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "name": name, "namespace": "shop", "labels": labels },
+        "spec": { "type": "NodePort", "ports": ports },
+    })
+}
+
+#[test]
+fn a_comparison_that_compared_nothing_is_no_success() {
+    let verify = "--verify --gate 127.0.0.1:1 --node 127.0.0.1 --timeout 100ms";
+    let open = [
+        (node_port_service("grpc", &[("grpc", 9000, 30900)]), "shop/grpc 30900/TCP: it speaks HTTP/2 alone"),
+        (node_port_service("traefik", &[("web", 80, 30080)]), "shop/traefik 30080/TCP: no route"),
+        (node_port_service("db", &[("", 5432, 30432)]), "shop/db 30432/TCP: PostgreSQL is no HTTP"),
+    ];
+    for (service, why) in open {
+        let (text, code) = printed_of(&[service], verify);
+        assert_eq!(code, ExitCode::from(super::super::BROKEN), "{text}");
+        assert!(text.contains(why), "{text}");
+    }
+    let inner = serde_json::json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "a", "namespace": "b" },
+        "spec": { "type": "ClusterIP", "ports": [{ "port": 80 }] } });
+    let (text, code) = printed_of(&[inner], verify);
+    assert_eq!((text.as_str(), code), ("Nothing opens node ports: there is nothing to compare.\n", ExitCode::SUCCESS));
+}

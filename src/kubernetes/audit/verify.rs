@@ -3,13 +3,15 @@
 //! Each route is asked for at its node port and at the gate, by GET, with the same host and path. The node port is asked twice: a body
 //! that changes by itself cannot be compared. Nor can one that echoes the request, because the gate adds fields; but it
 //! shows whose address the service saw.
+//!
+//! What is replaced without a comparison is named with its reason: who closes ports by the answer must not take silence for sameness.
 
 use super::ask::{AGENT, Answer, Question};
 use super::inventory::Inventory;
 use super::probe::node_port_at;
 use super::protocol::Protocol;
+use super::read;
 use super::report::{OpenPort, OpenService, Report, Route};
-use super::{document, read};
 use futures_util::stream::{self, StreamExt};
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
@@ -43,8 +45,30 @@ pub enum Sameness {
     Differs,
     /// One of them does not answer.
     Unreachable,
-    /// It cannot be compared.
-    Skipped,
+}
+
+/// What came of all comparisons.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Compared {
+    /// Every route that was asked for.
+    pub comparisons: Vec<Comparison>,
+    /// Every open port that was not.
+    pub not_compared: Vec<NotCompared>,
+}
+
+/// A port that was not compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NotCompared {
+    /// `namespace/name` of the Service.
+    pub service: String,
+    /// Its node port.
+    pub node_port: u16,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// Whether the audit says that Tidegate replaces it, so that it would be closed.
+    pub replace: bool,
+    /// Why it was not compared.
+    pub why: String,
 }
 
 /// A route, asked for in both ways.
@@ -60,7 +84,7 @@ pub struct Comparison {
     pub path: String,
     /// What came of it.
     pub verdict: Sameness,
-    /// What differs, or why nothing could be compared.
+    /// What differs, or why nothing answered.
     pub why: Vec<String>,
     /// The answer of the node port.
     pub node: Option<Seen>,
@@ -87,37 +111,29 @@ pub struct Seen {
 
 impl Verify {
     /// Compares every route of a report.
-    pub async fn compare(&self, inventory: &Inventory, report: &Report) -> Vec<Comparison> {
-        let all = document::lines(report).map(|(service, port, route)| self.route(inventory, service, port, route));
-        stream::iter(all).buffered(AT_ONCE).collect().await
+    pub async fn compare(&self, inventory: &Inventory, report: &Report) -> Compared {
+        let (mut asked, mut not_compared) = (Vec::new(), Vec::new());
+        for service in &report.services {
+            for port in &service.ports {
+                let routes = routes(service, port);
+                match silence(port, routes) {
+                    Some(why) => not_compared.push(left_out(service, port, why)),
+                    None => asked.extend(routes.iter().map(|route| self.route(inventory, service, port, route))),
+                }
+            }
+            not_compared.extend(service.health_check_node_port.map(|port| health(service, port)));
+        }
+        Compared { comparisons: stream::iter(asked).buffered(AT_ONCE).collect().await, not_compared }
     }
 
     async fn route(&self, inventory: &Inventory, service: &OpenService, port: &OpenPort, route: &Route) -> Comparison {
-        let own = route.path.strip_prefix('=').unwrap_or(&route.path);
-        let own = if own.starts_with('/') { own } else { "/" };
-        let path = self.path.clone().unwrap_or_else(|| own.to_owned());
+        let (host, path) = self.asked_for(route);
         let at = self.nodes(inventory, service, port.node_port);
-        let host = match (route.host.strip_prefix("*."), route.host.is_empty()) {
-            (Some(rest), _) => format!("any.{rest}"),
-            (None, true) => self.gate.ip().to_string(),
-            (None, false) => route.host.clone(),
-        };
-        let mut comparison = Comparison {
-            service: service.key(),
-            node_port: port.node_port,
-            host: host.clone(),
-            path: path.clone(),
-            verdict: Sameness::Skipped,
-            why: Vec::new(),
-            node: None,
-            gate: None,
-        };
-        if port.speaks.protocol == Protocol::Http2 {
-            comparison.why.push("it speaks HTTP/2 alone, which is not compared".into());
-            return comparison;
-        }
-        let node = Question { at, tls: port.speaks.protocol == Protocol::Tls, host, path };
+        let (tls, verdict) = (port.speaks.protocol == Protocol::Tls, Sameness::Unreachable);
+        let (why, service, node_port) = (Vec::new(), service.key(), port.node_port);
+        let node = Question { at, tls, host: host.clone(), path: path.clone() };
         let gate = Question { at: vec![self.gate], tls: self.tls, ..node.clone() };
+        let mut comparison = Comparison { service, node_port, host, path, verdict, why, node: None, gate: None };
         let asked = tokio::join!(node.ask(self.patience), node.ask(self.patience), gate.ask(self.patience));
         let (first, again, gate) = asked;
         for (what, answer) in [("the node port", &first), ("the gate", &gate)] {
@@ -125,13 +141,24 @@ impl Verify {
         }
         comparison.node = first.as_ref().ok().map(|answer| seen(answer, inventory));
         comparison.gate = gate.as_ref().ok().map(|answer| seen(answer, inventory));
-        comparison.verdict = Sameness::Unreachable;
         if let (Ok(node), Ok(gate)) = (&first, &gate) {
             let stable = again.is_ok_and(|again| again.body == node.body);
             let differs = differences(node, gate, stable, &mut comparison.why);
             comparison.verdict = if differs { Sameness::Differs } else { Sameness::Same };
         }
         comparison
+    }
+
+    /// Host and path of a request that a route takes.
+    fn asked_for(&self, route: &Route) -> (String, String) {
+        let own = route.path.strip_prefix('=').unwrap_or(&route.path);
+        let own = if own.starts_with('/') { own } else { "/" };
+        let host = match (route.host.strip_prefix("*."), route.host.is_empty()) {
+            (Some(rest), _) => format!("any.{rest}"),
+            (None, true) => self.gate.ip().to_string(),
+            (None, false) => route.host.clone(),
+        };
+        (host, self.path.clone().unwrap_or_else(|| own.to_owned()))
     }
 
     fn nodes(&self, inventory: &Inventory, service: &OpenService, node_port: u16) -> Vec<SocketAddr> {
@@ -141,6 +168,35 @@ impl Verify {
         let found = inventory.services.iter().find(|s| (&s.namespace, &s.name) == (&service.namespace, &service.name));
         found.map(|service| node_port_at(inventory, service, node_port)).unwrap_or_default()
     }
+}
+
+/// The routes that take the place of a port. A port of TLS that is replaced has none of its own: those of its Service's HTTP
+/// port answer https too, so that they are what it must be compared with before it is closed.
+fn routes<'a>(service: &'a OpenService, port: &'a OpenPort) -> &'a [Route] {
+    let beside = || service.ports.iter().find(|p| p.speaks.protocol == Protocol::Http && !p.routes.is_empty());
+    match port.speaks.protocol {
+        Protocol::Tls if port.replace && port.routes.is_empty() => beside().map_or(&[], |http| &http.routes),
+        _ => &port.routes,
+    }
+}
+
+/// Why a port is not asked; `None`: it is.
+fn silence(port: &OpenPort, routes: &[Route]) -> Option<String> {
+    match port.speaks.protocol {
+        _ if !port.replace => Some(port.why.clone()),
+        Protocol::Http2 => Some("it speaks HTTP/2 alone, which is not compared".into()),
+        _ => routes.is_empty().then(|| format!("no route to ask for: {}", port.why)),
+    }
+}
+
+fn left_out(service: &OpenService, port: &OpenPort, why: String) -> NotCompared {
+    let (protocol, replace) = (port.protocol.clone(), port.replace);
+    NotCompared { service: service.key(), node_port: port.node_port, protocol, replace, why }
+}
+
+fn health(service: &OpenService, node_port: u16) -> NotCompared {
+    let why = "it tells load balancers of the health of its node".into();
+    NotCompared { service: service.key(), node_port, protocol: "TCP".into(), replace: false, why }
 }
 
 /// Says what differs, and what could not be compared; gives whether anything differs.
@@ -226,6 +282,37 @@ mod tests {
             "status 200 at the node port, 404 at the gate; content type \"text/html\" at the node port, none at the gate; \
              body of 4 bytes at the node port, of 8 at the gate"
         );
+    }
+
+    fn open(protocol: Protocol, replace: bool, hosts: &[&str]) -> OpenPort {
+        let route = |host: &&str| Route { host: (*host).into(), path: "/".into(), ..Route::default() };
+        let speaks = super::super::protocol::Speaks::new(protocol, "a test says so");
+        OpenPort {
+            speaks,
+            replace,
+            why: "because".into(),
+            routes: hosts.iter().map(route).collect(),
+            ..OpenPort::default()
+        }
+    }
+
+    #[test]
+    fn a_port_of_tls_is_compared_with_the_routes_of_the_http_port_beside_it() {
+        let ports = vec![open(Protocol::Http, true, &["a.test", "b.test"]), open(Protocol::Tls, true, &[])];
+        let service = OpenService { ports, ..OpenService::default() };
+        assert_eq!(routes(&service, &service.ports[1]), service.ports[0].routes);
+        assert_eq!(routes(&service, &open(Protocol::Tls, false, &[])), [], "what stays open is not asked");
+        let alone = OpenService { ports: vec![open(Protocol::Tls, true, &[])], ..OpenService::default() };
+        assert_eq!(routes(&alone, &alone.ports[0]), []);
+    }
+
+    #[test]
+    fn what_is_not_asked_has_a_reason() {
+        let why = |port: &OpenPort| silence(port, &port.routes);
+        assert_eq!(why(&open(Protocol::Http, true, &["a.test"])), None);
+        assert_eq!(why(&open(Protocol::Other, false, &[])).as_deref(), Some("because"));
+        assert!(why(&open(Protocol::Http2, true, &["a.test"])).unwrap().contains("HTTP/2"));
+        assert_eq!(why(&open(Protocol::Http, true, &[])).as_deref(), Some("no route to ask for: because"));
     }
 
     #[test]
