@@ -165,7 +165,7 @@ fn notes(text: &mut String, report: &Report) {
     let mut told = Vec::<(&str, Vec<String>)>::new();
     for service in &report.services {
         let without_route = service.replace != Verdict::No && service.ports.iter().all(|p| p.routes.is_empty());
-        let why = service.ports.first().filter(|_| without_route).map(|port| &port.why);
+        let why = service.ports.iter().find(|port| port.replace && without_route).map(|port| &port.why);
         for note in why.into_iter().chain(&service.notes) {
             match told.iter_mut().find(|(there, _)| there == note) {
                 Some((_, services)) => services.push(service.key()),

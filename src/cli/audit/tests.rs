@@ -172,3 +172,19 @@ fn a_comparison_that_compared_nothing_is_no_success() {
     let (text, code) = printed_of(&[inner], verify);
     assert_eq!((text.as_str(), code), ("Nothing opens node ports: there is nothing to compare.\n", ExitCode::SUCCESS));
 }
+
+#[test]
+fn what_an_ingress_controller_carries_beside_http_is_not_replaced_and_stays_open() {
+    for name in ["traefik", "ingress-nginx"] {
+        let ports = [("web", 80, 30080), ("websecure", 443, 30443), ("", 5432, 30432), ("proxied", 7777, 30777)];
+        let services = [node_port_service(name, &ports)];
+        let (text, _) = printed_of(&services, "--format json");
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let ports = report["services"][0]["ports"].as_array().unwrap();
+        let replaced: Vec<bool> = ports.iter().map(|port| port["replace"].as_bool().unwrap()).collect();
+        assert_eq!(replaced, [true, true, false, false], "{text}");
+        assert!(ports[2]["why"].as_str().unwrap().starts_with("PostgreSQL is no HTTP"), "{text}");
+        let (rules, _) = printed_of(&services, "--firewall --keep-rest");
+        assert!(rules.contains("elements = { tcp . 30432, tcp . 30777 }"), "{rules}");
+    }
+}

@@ -45,18 +45,18 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn service(&self, service: &Service) -> OpenService {
         let spoken: Vec<Speaks> = service.ports.iter().map(|port| self.speaks(port)).collect();
-        let controller = ingress_controller(service);
         let mut ports = Vec::new();
         let mut replaced = Vec::new();
         for (place, port) in service.ports.iter().enumerate() {
             let Some(node_port) = port.node_port else { continue };
             let speaks = spoken.get(place).cloned().unwrap_or_default();
-            let (replace, why) = match controller {
-                Some(name) if port.transport == "TCP" => (true, replaced_controller(name)),
-                _ => replaceable(&speaks, service, &spoken),
+            let front = front_of(service, port, &speaks);
+            let (replace, why) = match front {
+                Some(name) => (true, replaced_controller(name)),
+                None => replaceable(&speaks, service, &spoken),
             };
             let routes =
-                if replace && controller.is_none() { self.routes(service, place, &speaks, &ports) } else { Vec::new() };
+                if replace && front.is_none() { self.routes(service, place, &speaks, &ports) } else { Vec::new() };
             if replace {
                 replaced.push(place);
             }
@@ -191,8 +191,8 @@ fn replaceable(speaks: &Speaks, service: &Service, spoken: &[Speaks]) -> (bool, 
     match speaks.protocol {
         Protocol::Http => (true, format!("HTTP ({})", speaks.because)),
         Protocol::Http2 => (true, format!("HTTP/2 ({})", speaks.because)),
-        Protocol::Tls => match spoken.iter().zip(&service.ports).find(|(s, _)| s.protocol == Protocol::Http) {
-            Some((_, port)) => {
+        Protocol::Tls => match beside(service, spoken) {
+            Some(port) => {
                 (true, format!("the route to port {} answers https too: Tidegate ends TLS itself", port.port))
             }
             None => {
@@ -212,6 +212,14 @@ fn replaceable(speaks: &Speaks, service: &Service, spoken: &[Speaks]) -> (bool, 
     }
 }
 
+/// The port of HTTP whose routes answer for one of TLS. An Ingress controller's own has none: its Ingresses answer.
+fn beside<'a>(service: &'a Service, spoken: &[Speaks]) -> Option<&'a Port> {
+    let http = |(port, speaks): &(&Port, &Speaks)| {
+        speaks.protocol == Protocol::Http && front_of(service, port, speaks).is_none()
+    };
+    service.ports.iter().zip(spoken).find(http).map(|(port, _)| port)
+}
+
 /// Ingress controllers by the usual label.
 const CONTROLLERS: &[(&str, &str)] = &[
     ("ingress-nginx", "ingress-nginx"),
@@ -225,6 +233,19 @@ const CONTROLLERS: &[(&str, &str)] = &[
 fn ingress_controller(service: &Service) -> Option<&'static str> {
     let label = service.labels.get("app.kubernetes.io/name")?;
     CONTROLLERS.iter().find(|(name, _)| name == label).map(|(_, called)| *called)
+}
+
+/// The Ingress controller whose Ingresses a port serves, by what such ports are called and numbered. A controller carries other
+/// things beside them (tcp-services of ingress-nginx, entry points of Traefik), which are ports like those of any Service; so is
+/// one that something else speaks at, whatever its number.
+fn front_of(service: &Service, port: &Port, speaks: &Speaks) -> Option<&'static str> {
+    let app_protocol = port.app_protocol.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let app_protocol = app_protocol.rsplit('/').next().unwrap_or_default();
+    let usual = ["http", "https", "web", "websecure"].contains(&port.name.to_ascii_lowercase().as_str())
+        || ["http", "https", "h2c"].contains(&app_protocol)
+        || [80, 443, 8080, 8443].contains(&port.port);
+    let http = port.transport == "TCP" && usual && speaks.protocol != Protocol::Other;
+    ingress_controller(service).filter(|_| http)
 }
 
 fn replaced_controller(called: &str) -> String {
@@ -260,5 +281,67 @@ fn summary(inventory: &Inventory, services: &[OpenService]) -> Summary {
         partly: count(Verdict::Partly),
         not_yet: count(Verdict::No),
         unused: services.iter().filter(unused).count(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A port as name, number and appProtocol.
+    type Written<'a> = (&'a str, u16, &'a str);
+
+    fn judged(label: &str, kind: &str, ports: &[Written]) -> OpenService {
+        let port = |(node_port, (name, port, app)): (u16, &Written)| Port {
+            name: (*name).into(),
+            transport: "TCP".into(),
+            port: *port,
+            node_port: Some(node_port),
+            app_protocol: Some((*app).to_owned()).filter(|app| !app.is_empty()),
+            ..Port::default()
+        };
+        let ports = (30000..).zip(ports).map(port).collect();
+        let labels = BTreeMap::from([("app.kubernetes.io/name".to_owned(), label.to_owned())]);
+        let service = Service { name: "edge".into(), kind: kind.into(), labels, ports, ..Service::default() };
+        let inventory = Inventory { services: vec![service], ..Inventory::default() };
+        judge(&inventory, &Wishes::default(), &Probed::new()).services.remove(0)
+    }
+
+    #[test]
+    fn a_controller_is_replaced_where_it_serves_ingresses_alone() {
+        let ports: &[Written] = &[
+            ("web", 8000, ""),
+            ("websecure", 4443, ""),
+            ("x", 8080, ""),
+            ("y", 9999, "kubernetes.io/h2c"),
+            ("", 5432, ""),
+            ("redis", 443, ""),
+            ("http", 80, "postgresql"),
+            ("proxied", 7777, ""),
+            ("", 6443, ""),
+        ];
+        let service = judged("traefik", "LoadBalancer", ports);
+        let front = |port: &OpenPort| port.replace && port.why.contains("Ingress controller") && port.routes.is_empty();
+        assert_eq!(
+            service.ports.iter().filter(|p| front(p)).map(|p| p.port).collect::<Vec<_>>(),
+            [8000, 4443, 8080, 9999]
+        );
+        assert_eq!(service.ports.iter().filter(|p| p.replace).count(), 4);
+        let why: Vec<&str> = service.ports.iter().skip(4).map(|port| port.why.as_str()).collect();
+        assert!(why[0].starts_with("PostgreSQL is no HTTP (it is port 5432)"), "{why:#?}");
+        assert!(
+            why[1].starts_with("Redis") && why[2].starts_with("PostgreSQL") && why[3].contains("--probe"),
+            "{why:#?}"
+        );
+        assert!(why[4].starts_with("TLS (it is port 6443)"), "no route of ours stands beside it: {why:#?}");
+        assert_eq!(service.replace, Verdict::Partly);
+    }
+
+    #[test]
+    fn what_else_a_controller_shows_gets_a_route_as_that_of_any_service() {
+        let service = judged("traefik", "NodePort", &[("web", 80, ""), ("metrics", 9100, "")]);
+        let routes: Vec<usize> = service.ports.iter().map(|port| port.routes.len()).collect();
+        assert_eq!((routes, service.replace), (vec![0, 1], Verdict::Yes));
+        assert_eq!(judged("shop", "NodePort", &[("web", 80, "")]).ports[0].routes.len(), 1);
     }
 }

@@ -120,7 +120,7 @@ const WORDS: &[(&[&str], Protocol)] = &[
         Protocol::Http,
     ),
     (&["h2c", "grpc", "http2"], Protocol::Http2),
-    (&["https", "wss", "tls", "ssl", "grpcs"], Protocol::Tls),
+    (&["https", "websecure", "wss", "tls", "ssl", "grpcs"], Protocol::Tls),
 ];
 
 /// Ports that mean HTTP or TLS by custom.
