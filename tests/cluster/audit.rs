@@ -68,7 +68,7 @@ async fn every_node_port_is_found_and_the_printed_commands_close_all_that_can_be
     std::fs::write(&file, &routes.stdout).unwrap();
     let checked = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate")).arg("check").arg(&file).output().unwrap();
     assert!(checked.status.success(), "{checked:?}");
-    let map = audit(&test, &["--format", "yaml", "--gate-namespace", &test.namespace]).await;
+    let map = audit(&test, &["--format", "config-map", "--gate-namespace", &test.namespace]).await;
     test.apply(String::from_utf8(map.stdout).unwrap()).await;
     let labelled = test.kubectl(&["get", "configmaps", "-l", "tidegate.io/routes", "-o", "name"]).await;
     assert_eq!(labelled.trim(), "configmap/node-ports");

@@ -1,7 +1,7 @@
 //! How is told whether node ports and the gate answer the same?
 
 use super::super::{FAILED, fail};
-use super::AuditFormat;
+use super::{AuditFormat, yaml};
 use crate::kubernetes::audit::verify::{Compared, Comparison, NotCompared, Sameness, Seen};
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -22,6 +22,7 @@ pub struct Gate {
 pub(super) fn print(compared: &Compared, format: AuditFormat, out: &mut dyn Write) -> io::Result<ExitCode> {
     let text = match format {
         AuditFormat::Json => format!("{:#}\n", serde_json::json!(compared)),
+        AuditFormat::Yaml => yaml::document(&serde_json::json!(compared)),
         _ => format!("{}{}", table(compared), left_out(&compared.not_compared)),
     };
     out.write_all(text.as_bytes())?;
@@ -257,8 +258,10 @@ mod tests {
         let told = "\nNot compared, but replaced\n  shop/x 2/TCP: a reason\n\
                     \nNot compared, because not replaced\n  shop/x 1/TCP: a reason\n";
         assert!(text.ends_with(told), "{text}");
+        let (yaml, _) = run(&[], &[left(2, true)], AuditFormat::Yaml);
         let (text, _) = run(&[], &[left(2, true)], AuditFormat::Json);
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_saphyr::from_str::<serde_json::Value>(&yaml).unwrap(), json);
         assert_eq!(
             (&json["not_compared"][0]["node_port"], &json["not_compared"][0]["replace"]),
             (&2.into(), &true.into())

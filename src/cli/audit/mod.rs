@@ -2,6 +2,7 @@
 
 mod compare;
 mod table;
+mod yaml;
 
 use super::FAILED;
 use crate::kubernetes::audit::firewall::{Firewall, RANGE};
@@ -21,7 +22,7 @@ use table::Again;
 const TEACH: &str = "\
 The way away from node ports:
   tidegate audit                                        what is open, to whom, and what replaces it
-  tidegate audit --domain example.com --format yaml | kubectl apply -f -     the routes, as a ConfigMap
+  tidegate audit --domain example.com --format config-map | kubectl apply -f -     the routes
   tidegate audit --probe --verify --gate 10.0.0.11      asks both ways and compares, before anything is closed
   tidegate audit --format patches > close.sh            the kubectl commands that close them, to read and run
   tidegate audit --firewall --dry-run | nft -f -        at each node: notes who still comes to node ports
@@ -67,7 +68,7 @@ pub struct AuditArgs {
     /// How the answer is printed
     #[arg(long, value_enum, default_value_t)]
     pub format: AuditFormat,
-    /// Namespace of the ConfigMap that --format yaml prints: that of Tidegate
+    /// Namespace of the ConfigMap that --format config-map prints: that of Tidegate
     #[arg(long, value_name = "NAMESPACE", default_value = "tidegate")]
     pub gate_namespace: String,
     /// Ask for each route both ways, at the node port and at the gate, and compare the answers
@@ -116,12 +117,22 @@ pub enum AuditFormat {
     Table,
     /// For programs: everything
     Json,
-    /// A ConfigMap with the routes, for kubectl apply
+    /// The same as YAML
     Yaml,
+    /// A ConfigMap with the routes, for kubectl apply
+    #[value(alias = "configmap")]
+    ConfigMap,
     /// The routes alone, for `tidegate check` and for files
     Routes,
     /// The kubectl commands that close node ports, as a shell script
     Patches,
+}
+
+impl AuditFormat {
+    /// Whether it is the report itself, notes included, and not something made of it.
+    fn is_report(self) -> bool {
+        matches!(self, Self::Table | Self::Json | Self::Yaml)
+    }
 }
 
 /// Prints the answer.
@@ -139,7 +150,7 @@ pub(super) fn audit(args: &AuditArgs, out: &mut dyn Write) -> io::Result<ExitCod
         false => Probed::new(),
     };
     let report = judge(&inventory, &args.wishes(), &probed);
-    if !matches!((args.format, args.firewall, args.verify), (AuditFormat::Table | AuditFormat::Json, false, false)) {
+    if args.firewall || args.verify || !args.format.is_report() {
         tell(&report);
     }
     if args.firewall {
@@ -152,7 +163,8 @@ pub(super) fn audit(args: &AuditArgs, out: &mut dyn Write) -> io::Result<ExitCod
     let text = match args.format {
         AuditFormat::Table => table::render(&report, &args.again()),
         AuditFormat::Json => format!("{:#}\n", serde_json::json!(report)),
-        AuditFormat::Yaml => document::config_map(&report, &args.gate_namespace),
+        AuditFormat::Yaml => yaml::document(&serde_json::json!(report)),
+        AuditFormat::ConfigMap => document::config_map(&report, &args.gate_namespace),
         AuditFormat::Routes => document::routes(&report),
         AuditFormat::Patches => document::script(&report),
     };

@@ -201,7 +201,7 @@ fn next(text: &mut String, report: &Report, again: &Again) {
     let Again { command, kubectl } = again;
     let mut steps = Vec::new();
     if document::lines(report).any(|(.., route)| route.served_by.is_none()) {
-        let apply = format!("{command} --format yaml | {kubectl} apply -f -");
+        let apply = format!("{command} --format config-map | {kubectl} apply -f -");
         let hosts = document::lines(report).any(|(.., route)| route.placeholder);
         let how = if hosts { "apply the routes, with your hosts by an editor or --domain" } else { "apply the routes" };
         steps.push((how, apply));

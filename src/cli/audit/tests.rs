@@ -43,7 +43,8 @@ fn every_format_of_a_whole_cluster_is_as_it_was_agreed() {
     for (file, line) in [
         ("table.txt", ""),
         ("report.json", "--format json"),
-        ("config-map.yaml", "--format yaml"),
+        ("report.yaml", "--format yaml"),
+        ("config-map.yaml", "--format config-map"),
         ("routes.yaml", "--format routes --domain example.net"),
         ("patches.sh", "--format patches --domain example.net"),
     ] {
@@ -187,4 +188,13 @@ fn what_an_ingress_controller_carries_beside_http_is_not_replaced_and_stays_open
         let (rules, _) = printed_of(&services, "--firewall --keep-rest");
         assert!(rules.contains("elements = { tcp . 30432, tcp . 30777 }"), "{rules}");
     }
+}
+
+#[test]
+fn the_report_as_yaml_says_what_it_says_as_json() {
+    let (yaml, code) = printed("--format yaml");
+    assert_eq!(code, ExitCode::from(FAILED));
+    let yaml: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&printed("--format json").0).unwrap();
+    assert_eq!(yaml, json);
 }

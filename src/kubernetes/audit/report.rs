@@ -1,4 +1,4 @@
-//! What does an audit find? The shape that `--format json` prints.
+//! What does an audit find? The shape that `--format json` and `--format yaml` print.
 
 use super::patch::Patch;
 use super::protocol::Speaks;
