@@ -64,44 +64,74 @@ pub(super) fn check(args: &CheckArgs, out: &mut dyn Write) -> io::Result<ExitCod
 /// Every problem with these files, sorted by place. `kubernetes`: their routes are for ConfigMaps, as those of a manifest are in
 /// any case.
 pub fn find(files: &[PathBuf], kubernetes: bool) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let (mut routes, mut said, mut kubernetes) = (Vec::new(), Fragment::default(), kubernetes);
-    for file in files.iter().flat_map(|file| expand(file)) {
-        match Kind::of(&file) {
-            Kind::Install(wrong) => problems.extend(wrong),
-            Kind::Routes => routes.push(file),
-            Kind::Said(fragment, wrong, manifest) => {
-                kubernetes |= manifest;
-                problems.extend(wrong);
-                said.routes.extend(fragment.routes);
-                said.clusters.extend(fragment.clusters);
-                said.tls.extend(fragment.tls);
+    let mut found = Found { services: kubernetes, ..Found::default() };
+    for file in files.iter().flat_map(|file| expand(file, kubernetes)) {
+        match Kind::of(&file, kubernetes) {
+            Kind::Install(names, wrong) => {
+                found.certificates.extend(names);
+                found.problems.extend(wrong);
             }
+            Kind::Routes => found.routes.push(file),
+            Kind::Said(fragment, wrong) => found.say(fragment, wrong),
+            Kind::Object(object) => found.objects.push(object),
         }
     }
-    let (read, wrong) = read_files(routes, Vec::new());
-    said.routes.extend(read.routes);
-    said.clusters.extend(read.clusters);
-    said.tls.extend(read.tls);
-    problems.extend(wrong);
-    problems.extend(alone(said, kubernetes));
-    problems.sort();
-    problems.dedup();
-    problems
+    found.problems()
+}
+
+/// What the files turned out to be.
+#[derive(Default)]
+struct Found {
+    /// Names of certificates of install configurations.
+    certificates: BTreeSet<String>,
+    routes: Vec<PathBuf>,
+    objects: Vec<Object>,
+    /// Whether clusters may be Services.
+    services: bool,
+    said: Fragment,
+    problems: Vec<Problem>,
+}
+
+impl Found {
+    fn say(&mut self, fragment: Fragment, wrong: Vec<Problem>) {
+        self.said.routes.extend(fragment.routes);
+        self.said.clusters.extend(fragment.clusters);
+        self.said.tls.extend(fragment.tls);
+        self.problems.extend(wrong);
+    }
+
+    fn problems(mut self) -> Vec<Problem> {
+        let (read, wrong) = read_files(std::mem::take(&mut self.routes), Vec::new());
+        self.say(read, wrong);
+        // Not before all files were looked at, because they may name certificates of the install configuration.
+        for object in std::mem::take(&mut self.objects) {
+            let (fragment, wrong) = object.read(&self.certificates);
+            self.say(fragment, wrong);
+            self.services = true;
+        }
+        let mut problems = self.problems;
+        problems.extend(alone(self.said, self.services));
+        problems.sort();
+        problems.dedup();
+        problems
+    }
 }
 
 /// What a file is, by its content.
 enum Kind {
-    /// An install configuration, and what is wrong with it.
-    Install(Vec<Problem>),
+    /// An install configuration: the names of its certificates, and what is wrong with it.
+    Install(Vec<String>, Vec<Problem>),
     /// A routes file or a folder of such.
     Routes,
-    /// Routes, as read, and whether from a manifest.
-    Said(Fragment, Vec<Problem>, bool),
+    /// Routes, as read.
+    Said(Fragment, Vec<Problem>),
+    /// What a gate reads from objects.
+    Object(Object),
 }
 
 impl Kind {
-    fn of(path: &Path) -> Self {
+    /// `kubernetes`: routes are for ConfigMaps.
+    fn of(path: &Path, kubernetes: bool) -> Self {
         let stdin = path == Path::new(STDIN);
         let text = if stdin { io::read_to_string(io::stdin()).map_err(|e| e.to_string()) } else { read_text(path) };
         let place = if stdin { "stdin".into() } else { path.display().to_string() };
@@ -109,34 +139,53 @@ impl Kind {
             Ok(text) => text,
             Err(why) if stdin => {
                 let problem = Problem::error(Origin::of(place), format!("it cannot be read: {why}"), "");
-                return Self::Said(Fragment::default(), vec![problem], false);
+                return Self::Said(Fragment::default(), vec![problem]);
             }
             // Reading it as routes says why it cannot be read.
             Err(_) => return Self::Routes,
         };
         let documents = yaml::parse(&text).ok();
-        if let Some(documents) = documents.as_deref().filter(|documents| manifest::is_manifest(documents)) {
-            let (fragment, problems) = manifest::read(&place, &text, documents);
-            return Self::Said(fragment, problems, true);
+        if documents.as_deref().is_some_and(manifest::is_manifest) {
+            return Self::Object(Object { place, text, documents });
         }
         match (is_install(&text, documents.as_deref()), stdin) {
             (true, true) => Self::install(Config::parse(&place, &text, Path::new(""))),
             (true, false) => Self::install(Config::load(path)),
+            (false, _) if kubernetes => Self::Object(Object { place, text, documents: None }),
             (false, true) => {
                 let parsed = grammar::parse(&place, &text, &FilesIn(Path::new("")));
-                Self::Said(parsed.fragment, parsed.problems, false)
+                Self::Said(parsed.fragment, parsed.problems)
             }
             (false, false) => Self::Routes,
         }
     }
 
     fn install(config: Result<Config, Vec<Problem>>) -> Self {
-        Self::Install(config.map_or_else(|wrong| wrong, whole))
+        let names = config.iter().flat_map(|config| &config.certificates).map(|files| files.name.clone()).collect();
+        Self::Install(names, config.map_or_else(|wrong| wrong, whole))
     }
 }
 
-/// A folder with manifests is its files, because each may be of another kind; any other is left to be read as a whole.
-fn expand(path: &Path) -> Vec<PathBuf> {
+/// A text that a gate reads from objects.
+struct Object {
+    place: String,
+    text: String,
+    /// Of a manifest; `None`: the text is one of routes.
+    documents: Option<Vec<yaml::Node>>,
+}
+
+impl Object {
+    fn read(self, certificates: &BTreeSet<String>) -> (Fragment, Vec<Problem>) {
+        match self.documents {
+            Some(documents) => manifest::read(&self.place, &self.text, &documents, certificates),
+            None => manifest::read_text(&self.place, self.text, certificates),
+        }
+    }
+}
+
+/// A folder with manifests is its files, because each may be of another kind, and so is one of texts for ConfigMaps; any other is
+/// left to be read as a whole.
+fn expand(path: &Path, kubernetes: bool) -> Vec<PathBuf> {
     let is_yaml = |p: &PathBuf| p.extension().is_some_and(|e| e == "yaml" || e == "yml") && p.is_file();
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut files: Vec<_> = entries.filter(is_yaml).collect();
@@ -145,7 +194,8 @@ fn expand(path: &Path) -> Vec<PathBuf> {
         let documents = read_text(file).ok().and_then(|text| yaml::parse(&text).ok());
         documents.is_some_and(|documents| manifest::is_manifest(&documents))
     };
-    if files.iter().any(is_manifest) { files } else { vec![path.to_path_buf()] }
+    let apart = files.iter().any(|file| kubernetes || is_manifest(file));
+    if apart { files } else { vec![path.to_path_buf()] }
 }
 
 /// An install configuration with everything that it names, as far as the snapshot that would serve.
@@ -292,6 +342,19 @@ mod tests {
     }
 
     #[test]
+    fn routes_for_config_maps_are_judged_as_the_gate_judges_them() {
+        let top = tempfile::tempdir().unwrap();
+        let text = "a.test/: shop/web\nclusters: { shop/web: { max_idle: 1 }, shop/b: 127.0.0.1:1 }\n";
+        std::fs::write(top.path().join("r.yaml"), text).unwrap();
+        for files in [top.path().into(), top.path().join("r.yaml")] {
+            let problems = find(&[files], true);
+            assert!(problems.len() == 1 && problems[0].what.contains("has endpoints of its own"), "{problems:?}");
+            let place = format!("{}:2:40: clusters.shop/b", top.path().join("r.yaml").display());
+            assert_eq!(problems[0].origin.to_string(), place);
+        }
+    }
+
+    #[test]
     fn a_manifest_is_checked_before_it_is_applied() {
         let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: r, labels: { tidegate.io/routes: \"\" } }\ndata:\n  r: |\n    a.test/: shop/web\n";
         let (text, code) = run(&[("cm.yaml", map)], Format::Text);
@@ -304,5 +367,39 @@ mod tests {
         std::fs::write(top.path().join("b.yaml"), "c.test/: shop/web\nd.test: x\n").unwrap();
         let problems = find(&[top.path().into()], false);
         assert_eq!(problems.len(), 2, "a folder may hold both kinds: {problems:?}");
+    }
+
+    const REFUSED_BY_THE_GATE: &str = "apiVersion: v1\nkind: ConfigMap\n\
+        metadata: { name: r, namespace: edge, labels: { tidegate.io/routes: \"\" } }\nbinaryData: { b: AA== }\ndata:\n  r: |\n    \
+        tls: a/b\n    a.test/: shop/web\n    clusters:\n      shop/web: { endpoints: [\"127.0.0.1:1\"] }\n      plain: {}\n";
+
+    #[test]
+    fn a_manifest_is_judged_as_the_gate_judges_it() {
+        let (text, code) = run(&[("cm.yaml", REFUSED_BY_THE_GATE)], Format::Text);
+        for wrong in [
+            "cm.yaml:4:18: binaryData[b]: error: binary data holds no routes",
+            "cm.yaml:7:5: r: tls: error: \"a/b\" is neither a certificate of the install configuration nor",
+            "name a Secret of namespace edge",
+            "cm.yaml:10:7: r: clusters.shop/web: error: cluster shop/web has endpoints of its own",
+            "cm.yaml:11:7: r: clusters.plain: error: \"plain\" is no Service",
+            "\n4 errors\n",
+        ] {
+            assert!(text.contains(wrong), "{wrong}: {text}");
+        }
+        assert_eq!(code, ExitCode::from(FAILED));
+    }
+
+    #[test]
+    fn a_manifest_may_name_certificates_of_the_install_configuration_beside_it() {
+        let top = tempfile::tempdir().unwrap();
+        let gate = "listeners: { http: { address: 127.0.0.1:0 } }\ncertificates: { a/b: { certificate: c, key: k } }\n";
+        let files = [("cm.yaml", REFUSED_BY_THE_GATE), ("gate.yaml", gate)].map(|(name, text)| {
+            let file = top.path().join(name);
+            std::fs::write(&file, text).unwrap();
+            file
+        });
+        let told =
+            |files: &[PathBuf]| find(files, false).iter().filter(|p| p.what.contains("\"a/b\" is neither")).count();
+        assert_eq!((told(&files[..1]), told(&files)), (1, 0));
     }
 }

@@ -2,24 +2,34 @@
 //!
 //! `tidegate check` reads what `kubectl apply` will send: any number of documents, among them routes ConfigMaps, or the List
 //! that `kubectl get -o yaml` prints. Each data key of a routes ConfigMap is a text of routes. In a literal block (`key: |`) its
-//! lines are lines of the manifest, so a problem has its place there; a text in quotes has its own lines.
+//! lines are lines of the manifest, so a problem has its place there; a text in quotes has its own lines. What is right in them, the
+//! gate's own translation says, so that nothing passes here that is refused there.
 
-use crate::config::decode::NoFiles;
 use crate::config::yaml::{Entry, Node, Value};
+use crate::kubernetes::objects::{Key, Meta, RoutesConfigMap};
+use crate::kubernetes::translate::{Alone, read_alone};
 use crate::model::{Fragment, Origin, Position, Problem};
-use crate::source::grammar;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// ConfigMaps with this label are read by the gate, whatever its value.
 pub(super) const LABEL: &str = "tidegate.io/routes";
+/// Where a ConfigMap is that does not say it: `deploy/` puts gates there, and a gate reads those of its own namespace.
+const NAMESPACE: &str = "tidegate";
 
 /// Whether these documents are objects of Kubernetes.
 pub(super) fn is_manifest(documents: &[Node]) -> bool {
     documents.iter().any(|document| get(document, "apiVersion").is_some() && get(document, "kind").is_some())
 }
 
-/// Everything that the routes ConfigMaps of a manifest say, as one fragment, and what is wrong in them.
-pub(super) fn read(place: &str, text: &str, documents: &[Node]) -> (Fragment, Vec<Problem>) {
+/// Everything that the routes ConfigMaps of a manifest say, as one fragment, and what is wrong in them. `certificates` are the
+/// names that the install configuration has.
+pub(super) fn read(
+    place: &str,
+    text: &str,
+    documents: &[Node],
+    certificates: &BTreeSet<String>,
+) -> (Fragment, Vec<Problem>) {
     let lines: Vec<&str> = text.strip_prefix('\u{feff}').unwrap_or(text).lines().collect();
     let manifest = Manifest { place: place.into(), lines };
     let (mut fragment, mut problems) = (Fragment::default(), Vec::new());
@@ -29,14 +39,53 @@ pub(super) fn read(place: &str, text: &str, documents: &[Node]) -> (Fragment, Ve
         let hint = format!("label the ConfigMap of your routes: metadata: {{ labels: {{ {LABEL}: \"\" }} }}");
         problems.push(Problem::warning(Origin::of(place), what, hint));
     }
-    for entry in maps.into_iter().filter_map(|map| entries(get(map, "data")?)).flatten() {
-        let (said, wrong) = manifest.text(entry);
-        fragment.routes.extend(said.routes);
-        fragment.clusters.extend(said.clusters);
-        fragment.tls.extend(said.tls);
-        problems.extend(wrong);
+    for map in maps {
+        let object = config_map(map);
+        let own = Arc::clone(&object.meta.key.namespace);
+        let mut alone = read_alone(object, &own, certificates);
+        for entry in fields(map, "data") {
+            let (said, wrong) = manifest.text(entry, &mut alone);
+            fragment.routes.extend(said.routes);
+            fragment.clusters.extend(said.clusters);
+            fragment.tls.extend(said.tls);
+            problems.extend(wrong);
+        }
+        for entry in fields(map, "binaryData") {
+            let wrong = alone.binary.remove(&*entry.key);
+            problems.extend(wrong.map(|p| Problem { origin: manifest.at(&p.origin.key, entry.node.at), ..p }));
+        }
     }
     (fragment, problems)
+}
+
+/// A routes file that is for a ConfigMap, as it will be read there.
+pub(super) fn read_text(place: &str, text: String, certificates: &BTreeSet<String>) -> (Fragment, Vec<Problem>) {
+    let key = String::new();
+    let object = RoutesConfigMap { data: [(key.clone(), text)].into(), ..RoutesConfigMap::default() };
+    let (mut fragment, mut problems) =
+        read_alone(object, NAMESPACE, certificates).texts.remove(&key).unwrap_or_default();
+    let place: Arc<str> = place.into();
+    for origin in origins(&mut fragment, &mut problems) {
+        origin.place = Arc::clone(&place);
+    }
+    (fragment, problems)
+}
+
+/// The object that the API server would make of it. Of a repeated key the first counts here, and the others are told.
+fn config_map(map: &Node) -> RoutesConfigMap {
+    let metadata = |key| get(map, "metadata").and_then(|metadata| text(metadata, key));
+    let key = Key::new(metadata("namespace").unwrap_or(NAMESPACE), metadata("name").unwrap_or_default());
+    let first = |entry: &&Entry| entry.repeats.is_none();
+    let texts = fields(map, "data").iter().filter(first).filter_map(|entry| match &entry.node.value {
+        Value::Text(text) => Some((entry.key.to_string(), text.to_string())),
+        Value::Null | Value::List(_) | Value::Map(_) => None,
+    });
+    RoutesConfigMap {
+        meta: Meta { key, ..Meta::default() },
+        data: texts.collect(),
+        binary: fields(map, "binaryData").iter().filter(first).map(|entry| entry.key.to_string()).collect(),
+        ..RoutesConfigMap::default()
+    }
 }
 
 /// A document, or the items of one that is a list.
@@ -64,6 +113,10 @@ fn get<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
     entries(node)?.iter().find(|entry| &*entry.key == key).map(|entry| &entry.node)
 }
 
+fn fields<'n>(node: &'n Node, key: &str) -> &'n [Entry] {
+    get(node, key).and_then(entries).unwrap_or_default()
+}
+
 fn text<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
     match &get(node, key)?.value {
         Value::Text(text) => Some(text),
@@ -77,26 +130,31 @@ struct Manifest<'t> {
 }
 
 impl Manifest<'_> {
+    fn at(&self, key: &str, position: Position) -> Origin {
+        Origin::of(Arc::clone(&self.place)).at(key, Some(position))
+    }
+
     /// One data key, with every origin moved to where it stands in the manifest.
-    fn text(&self, entry: &Entry) -> (Fragment, Vec<Problem>) {
+    fn text(&self, entry: &Entry, alone: &mut Alone) -> (Fragment, Vec<Problem>) {
+        let wrong =
+            |at, what: String, hint| (Fragment::default(), vec![Problem::error(self.at(&entry.key, at), what, hint)]);
+        if let Some(before) = entry.repeats {
+            let hint = format!("it stands in line {} already", before.line);
+            return wrong(entry.at, format!("the key {:?} is repeated", &*entry.key), hint);
+        }
         let text = match &entry.node.value {
             Value::Text(text) => text,
             Value::Null => return <_>::default(),
             Value::List(_) | Value::Map(_) => {
                 let what = format!("found {} where a text is expected", entry.node.describe());
-                let hint = format!("write {}: | and indent the routes below it", entry.key);
-                let at = Origin::of(Arc::clone(&self.place)).at(&*entry.key, Some(entry.node.at));
-                return (Fragment::default(), vec![Problem::error(at, what, hint)]);
+                return wrong(entry.node.at, what, format!("write {}: | and indent the routes below it", entry.key));
             }
         };
-        let parsed = grammar::parse(&self.place, text, &NoFiles);
-        let (mut fragment, mut problems) = (parsed.fragment, parsed.problems);
+        let (mut fragment, mut problems) = alone.texts.remove(&*entry.key).unwrap_or_default();
         let block = self.block(entry, text);
-        let origins = fragment.routes.iter_mut().map(|r| &mut Arc::make_mut(r).origin);
-        let origins = origins.chain(fragment.clusters.iter_mut().map(|c| &mut Arc::make_mut(c).origin));
-        let origins = origins.chain(fragment.tls.iter_mut().map(|t| &mut t.origin));
-        for origin in origins.chain(problems.iter_mut().map(|p| &mut p.origin)) {
-            *origin = moved(origin, entry, block);
+        for origin in origins(&mut fragment, &mut problems) {
+            let (key, position) = moved(origin, entry, block);
+            *origin = Origin::of(Arc::clone(&self.place)).at(key, Some(position));
         }
         (fragment, problems)
     }
@@ -120,19 +178,27 @@ impl Manifest<'_> {
     }
 }
 
-/// An origin inside of a text as one in the manifest; `block`: the line before the text's first, and its indentation.
-fn moved(origin: &Origin, entry: &Entry, block: Option<Position>) -> Origin {
+/// Every place that a text is told at.
+fn origins<'f>(fragment: &'f mut Fragment, problems: &'f mut [Problem]) -> impl Iterator<Item = &'f mut Origin> {
+    let routes = fragment.routes.iter_mut().map(|r| &mut Arc::make_mut(r).origin);
+    let clusters = fragment.clusters.iter_mut().map(|c| &mut Arc::make_mut(c).origin);
+    let tls = fragment.tls.iter_mut().map(|t| &mut t.origin);
+    routes.chain(clusters).chain(tls).chain(problems.iter_mut().map(|p| &mut p.origin))
+}
+
+/// Key and position in the manifest of what stands in a text; `block`: the line before the text's first, and its indentation.
+fn moved(origin: &Origin, entry: &Entry, block: Option<Position>) -> (String, Position) {
     let inside = origin.position;
     let (position, key) = match (block, inside) {
         (Some(block), Some(at)) => {
             let position = Position { line: block.line + at.line, column: block.column + at.column };
-            (Some(position), entry.key.to_string())
+            (position, entry.key.to_string())
         }
-        (None, Some(at)) => (Some(entry.node.at), format!("{}:{}:{}", entry.key, at.line, at.column)),
-        (_, None) => (Some(entry.at), entry.key.to_string()),
+        (None, Some(at)) => (entry.node.at, format!("{}:{}:{}", entry.key, at.line, at.column)),
+        (_, None) => (entry.at, entry.key.to_string()),
     };
     let key = if origin.key.is_empty() { key } else { format!("{key}: {}", origin.key) };
-    origin.at(key, position)
+    (key, position)
 }
 
 /// Whether this names a Service, as clusters of Kubernetes do: `namespace/service`, perhaps with `:port`.
@@ -152,7 +218,7 @@ mod tests {
     fn told(text: &str) -> (Vec<String>, Vec<String>) {
         let documents = yaml::parse(text).unwrap();
         assert!(is_manifest(&documents));
-        let (fragment, problems) = read("cm.yaml", text, &documents);
+        let (fragment, problems) = read("cm.yaml", text, &documents, &BTreeSet::new());
         let routes = fragment.routes.iter().map(|r| r.origin.to_string()).collect();
         (routes, problems.iter().map(ToString::to_string).collect())
     }
@@ -206,6 +272,13 @@ mod tests {
     fn what_is_no_text_is_told() {
         let (_, problems) = told(&format!("{HEAD}data:\n  r: {{ a.test/: x }}\n"));
         assert!(problems[0].starts_with("cm.yaml:7:6: r: error"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_repeated_key_is_told_and_the_first_is_read() {
+        let (routes, problems) = told(&format!("{HEAD}data:\n  r: \"a.test/: x/y\"\n  r: \"b.test/: x/y\"\n"));
+        assert_eq!(routes, ["cm.yaml:7:6: r:1:1: a.test/"]);
+        assert!(problems.len() == 1 && problems[0].starts_with("cm.yaml:8:3: r: error: the key \"r\" is repeated"));
     }
 
     #[test]

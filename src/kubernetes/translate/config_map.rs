@@ -25,6 +25,22 @@ pub(super) struct Held {
     pub(super) problems: Vec<Problem>,
 }
 
+/// A ConfigMap read by itself.
+#[derive(Clone, Debug, Default)]
+pub struct Alone {
+    /// What each of its texts asks for, and what is wrong there.
+    pub texts: BTreeMap<String, (Fragment, Vec<Problem>)>,
+    /// What is wrong with each key of `binaryData`.
+    pub binary: BTreeMap<String, Problem>,
+}
+
+/// Reads a ConfigMap as a gate does that never saw it before: for whoever wants to know what a gate will say of it.
+pub fn read_alone(map: RoutesConfigMap, own: &str, known: &BTreeSet<String>) -> Alone {
+    let held = read(&Arc::new(map), None, own, known);
+    let texts = held.texts.into_iter().map(|(name, piece)| (name, (piece.fragment, piece.problems))).collect();
+    Alone { texts, binary: held.map.binary.iter().cloned().zip(held.problems).collect() }
+}
+
 /// Reads what is new. `own` is the namespace of Secrets, `known` are the certificates of the install configuration.
 pub(super) fn refresh(
     cache: &mut Cache,

@@ -11,6 +11,8 @@ mod piece;
 mod secret;
 mod service;
 
+pub use config_map::{Alone, read_alone};
+
 use super::objects::{Ingress, Key, Objects, Service, WantedSecrets};
 use crate::config::kubernetes::Settings;
 use crate::model::{Action, Fragment, Problem, RouteSpec, TlsBinding};
