@@ -62,7 +62,6 @@ impl From<core::Service> for Service {
             ports: spec.ports.unwrap_or_default().into_iter().filter(tcp).map(service_port).collect(),
             expose: annotations.remove(EXPOSE),
             expose_port: annotations.remove(PORT),
-            traffic_distribution: spec.traffic_distribution,
         }
     }
 }

@@ -8,6 +8,7 @@ use super::store::Store;
 use super::translate::{Binding, Translation};
 use crate::model::{EndpointSpec, Origin, Problem};
 use crate::source::Memberships;
+use futures_util::{FutureExt, StreamExt, stream};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -18,6 +19,8 @@ use tokio::time::timeout;
 
 /// How often names are resolved; the system's resolver does not say how long its answers hold.
 const AGAIN: Duration = Duration::from_secs(30);
+/// Names that are asked for at once.
+const AT_ONCE: usize = 16;
 /// A resolver that is away must not hold up the others for long.
 const PATIENCE: Duration = Duration::from_secs(5);
 const REFUSED: &str = "every address of it is loopback, link-local, multicast or this node's own";
@@ -47,28 +50,20 @@ impl Resolver {
     pub(super) async fn run(mut self) {
         let mut known = Names::new();
         let watch: Rc<str> = "external names".into();
+        let own = &std::mem::take(&mut self.own);
         loop {
             let names = self.names.borrow_and_update().clone();
             self.store.keep_problems(&watch, &names.keys().map(|name| Key::new("", name.as_str())).collect());
-            for (cluster, (host, port)) in &names {
-                let key = Key::new("", cluster.as_str());
-                match self.resolve(host, *port).await {
-                    Ok(endpoints) => {
-                        self.memberships.set(cluster, endpoints);
-                        self.store.problem(&watch, &key, None);
-                    }
-                    Err(why) => {
-                        // What leads to the node is forgotten at once; a resolver that is away is waited for.
-                        if why == REFUSED || known.get(cluster) != Some(&(host.clone(), *port)) {
-                            self.memberships.set(cluster, Vec::<EndpointSpec>::new());
-                        }
-                        let what = format!("ExternalName {host}: {why}");
-                        let hint = "the addresses it had, if any, are kept where it cannot be resolved";
-                        let problem = Problem::error(Origin::of(format!("Service/{cluster}")), what, hint);
-                        self.store.problem(&watch, &key, Some(problem));
-                    }
+            let questions =
+                names.iter().map(|(cluster, (host, port))| resolve(host, *port, own).map(move |a| (cluster, a)));
+            let mut answers = stream::iter(questions).buffer_unordered(AT_ONCE);
+            while let Some((cluster, answer)) = answers.next().await {
+                // The Service may be another since it was asked, and its endpoints no longer ours to say.
+                if self.names.borrow().get(cluster) == names.get(cluster) {
+                    self.take(&watch, cluster, answer, known.get(cluster) == names.get(cluster));
                 }
             }
+            drop(answers);
             known = names;
             let pause = if known.is_empty() { Duration::MAX } else { AGAIN };
             if matches!(timeout(pause, self.names.changed()).await, Ok(Err(_))) {
@@ -77,19 +72,48 @@ impl Resolver {
         }
     }
 
-    async fn resolve(&self, host: &str, port: u16) -> Result<Vec<EndpointSpec>, String> {
-        let found =
-            timeout(PATIENCE, lookup_host((host, port))).await.map_err(|_| "no answer from the resolver".to_owned())?;
-        let mut all: Vec<_> = found.map_err(|error| error.to_string())?.collect();
-        let before = all.len();
-        all.retain(|address| allowed(address.ip(), &self.own));
-        if all.is_empty() && before > 0 {
-            return Err(REFUSED.into());
+    /// What a name of a cluster stands for now; `asked` before, so that it may have addresses already.
+    fn take(&self, watch: &Rc<str>, cluster: &str, answer: Answer, asked: bool) {
+        let key = Key::new("", cluster);
+        let (host, why) = match answer {
+            Ok(endpoints) => {
+                self.memberships.set(cluster, endpoints);
+                return self.store.problem(watch, &key, None);
+            }
+            Err(refused) => refused,
+        };
+        // What leads to the node is forgotten at once; a resolver that is away is waited for.
+        if why == REFUSED || !asked {
+            self.memberships.set(cluster, Vec::<EndpointSpec>::new());
         }
-        all.sort_unstable();
-        all.dedup();
-        Ok(all.into_iter().map(|address| EndpointSpec::new(address, 1)).collect())
+        let what = format!("ExternalName {host}: {why}");
+        let hint = "the addresses it had, if any, are kept where it cannot be resolved";
+        let problem = Problem::error(Origin::of(place(cluster)), what, hint);
+        self.store.problem(watch, &key, Some(problem));
     }
+}
+
+/// The Service of a cluster, without the port that a route may name.
+fn place(cluster: &str) -> String {
+    format!("Service/{}", cluster.split(':').next().unwrap_or(cluster))
+}
+
+/// Endpoints, or the name and why it has none.
+type Answer = Result<Vec<EndpointSpec>, (String, String)>;
+
+async fn resolve(host: &str, port: u16, own: &[IpAddr]) -> Answer {
+    let failed = |why: String| (host.to_owned(), why);
+    let found = timeout(PATIENCE, lookup_host((host, port))).await;
+    let found = found.map_err(|_| failed("no answer from the resolver".to_owned()))?;
+    let mut all: Vec<_> = found.map_err(|error| failed(error.to_string()))?.collect();
+    let before = all.len();
+    all.retain(|address| allowed(address.ip(), own));
+    if all.is_empty() && before > 0 {
+        return Err(failed(REFUSED.into()));
+    }
+    all.sort_unstable();
+    all.dedup();
+    Ok(all.into_iter().map(|address| EndpointSpec::new(address, 1)).collect())
 }
 
 /// Whether a name may lead there.
@@ -106,6 +130,32 @@ fn allowed(address: IpAddr, own: &[IpAddr]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::kubernetes::Settings;
+
+    #[test]
+    fn an_answer_for_a_name_that_is_wanted_no_more_is_not_said() {
+        let memberships = Memberships::default();
+        let store = Rc::new(Store::new(&Settings::default(), memberships.clone()));
+        let name = || ("localhost".to_owned(), 80);
+        let asked = Names::from([("shop/a".to_owned(), name()), ("shop/b:80".to_owned(), name())]);
+        let (wanted, names) = watch::channel(asked);
+        let own = Vec::new();
+        let resolver = Resolver { store: Rc::clone(&store), memberships: memberships.clone(), own, names };
+        // Names are looked up on this one thread, which is busy until it is let go.
+        let one = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_time().build().unwrap();
+        let (go, busy) = std::sync::mpsc::channel::<()>();
+        one.spawn_blocking(move || busy.recv());
+        one.block_on(async {
+            let mut run = Box::pin(resolver.run());
+            assert!((&mut run).now_or_never().is_none());
+            // One of the Services is another now.
+            wanted.send_modify(|names| drop(names.remove("shop/a")));
+            drop((wanted, go));
+            run.await;
+        });
+        assert_eq!(memberships.take().into_keys().collect::<Vec<_>>(), ["shop/b:80".into()]);
+        assert_eq!(&*store.problems()[0].origin.place, "Service/shop/b", "where its Events are");
+    }
 
     #[test]
     fn a_name_leads_nowhere_near_the_node_itself() {

@@ -66,8 +66,6 @@ pub struct Service {
     pub expose: Option<String>,
     /// The annotation `tidegate.io/port`: name or number of the port that is exposed.
     pub expose_port: Option<String>,
-    /// `spec.trafficDistribution`.
-    pub traffic_distribution: Option<String>,
 }
 
 /// A port of a Service.

@@ -90,8 +90,10 @@ pub(super) enum News<O> {
 enum Again {
     /// With a new list.
     List,
-    /// The same, and lists are not streamed.
+    /// The same, and lists are not streamed here.
     ByPages,
+    /// The same; the stream of a list was cut, and is not tried at once again.
+    Cut,
     /// The same, with a client that has read again who we are.
     Renewed,
 }
@@ -111,13 +113,14 @@ where
     S: Sink<K>,
 {
     let mut backoff = Backoff::new();
-    let mut streaming = true;
+    let (mut streamed, mut cut) = (true, false);
     let spread = random::below(u64::from(TIMEOUT.1 - TIMEOUT.0 + 1));
     let timeout = TIMEOUT.0 + u32::try_from(spread).unwrap_or_default();
     loop {
         let mut config = watcher::Config::default().timeout(timeout).page_size(PAGE);
         config.label_selector.clone_from(&watch.labels);
         config.field_selector.clone_from(&watch.fields);
+        let streaming = streamed && !std::mem::take(&mut cut);
         if streaming {
             config = config.streaming_lists();
         }
@@ -125,7 +128,8 @@ where
         let run = Run { watch: &watch, shared: &shared, backoff: &mut backoff, streaming, failures: 0 };
         match run.until_again(stream, &mut sink).await {
             Again::List => {}
-            Again::ByPages => streaming = false,
+            Again::ByPages => streamed = false,
+            Again::Cut => cut = true,
             Again::Renewed => shared.connection.renew().await,
         }
         watch.restarts.add(1);
@@ -168,7 +172,7 @@ impl<K: Resource<DynamicType = ()>> Run<'_, K> {
             };
             match event {
                 // Two beginnings and no end: the stream of the list was cut, or its end is never marked.
-                Some(Ok(Event::Init)) if listing.is_some() && self.streaming => return Again::ByPages,
+                Some(Ok(Event::Init)) if listing.is_some() && self.streaming => return Again::Cut,
                 Some(Ok(Event::Init)) => listing = Some(Listing { all: Vec::new(), unreadable: Vec::new() }),
                 Some(Ok(Event::InitApply(DeserializeGuard(object)))) => {
                     let listing = listing.get_or_insert_with(|| Listing { all: Vec::new(), unreadable: Vec::new() });

@@ -78,7 +78,8 @@ struct WireMeta {
 #[serde(default, rename_all = "camelCase")]
 struct WireSpec {
     holder_identity: Option<String>,
-    lease_duration_seconds: Option<u16>,
+    /// Whoever may write a Lease may write any number.
+    lease_duration_seconds: Option<i64>,
     lease_transitions: Option<i64>,
     renew_time: Option<String>,
 }
@@ -92,7 +93,8 @@ pub(super) struct WireList {
 
 impl From<Wire> for Record {
     fn from(wire: Wire) -> Self {
-        let duration = wire.spec.lease_duration_seconds.map_or(DURATION, |s| Duration::from_secs(s.into()));
+        let seconds = wire.spec.lease_duration_seconds.and_then(|seconds| u16::try_from(seconds).ok());
+        let duration = seconds.map_or(DURATION, |seconds| Duration::from_secs(seconds.into()));
         Self {
             name: wire.metadata.name,
             version: wire.metadata.resource_version,
@@ -140,4 +142,18 @@ type Fields = serde_json::Map<String, Value>;
 fn jittered(time: Duration) -> Duration {
     let fifth = u64::try_from(time.as_millis()).unwrap_or(u64::MAX) / 5;
     time.saturating_sub(Duration::from_millis(crate::message::random::below(fifth)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_with_an_odd_duration_is_read_and_counts_as_usual() {
+        let lease = |name: &str, seconds: i64| json!({ "metadata": { "name": name }, "spec": { "leaseDurationSeconds": seconds } });
+        let list = json!({ "items": [lease("usual", 40), lease("long", 2_000_000_000), lease("none", -1)] });
+        let list: WireList = serde_json::from_value(list).unwrap();
+        let read: Vec<Duration> = list.items.into_iter().map(|wire| Record::from(wire).duration).collect();
+        assert_eq!(read, [Duration::from_secs(40), DURATION, DURATION]);
+    }
 }

@@ -50,7 +50,8 @@ pub(super) fn refresh(
 ) {
     cache.retain(|key, _| maps.contains_key(key));
     for (key, map) in maps {
-        let before = cache.remove(key);
+        // What was right in another object of this name is not this one's: a gate that starts now knows nothing of it.
+        let before = cache.remove(key).filter(|held| held.map.meta.uid == map.meta.uid);
         let held = match before {
             Some(held) if Arc::ptr_eq(&held.map, map) => held,
             before => read(map, before, own, known),
