@@ -15,13 +15,14 @@ pub trait Files {
     /// The content, or in words why there is none.
     fn read(&self, path: &str) -> Result<Vec<u8>, String>;
 
-    /// Whether a cluster is a Service, whose endpoints stand elsewhere: so in texts that live in objects.
-    fn services(&self) -> bool {
+    /// Whether the text lives in an object: there a cluster is a Service, whose endpoints stand elsewhere, and what would be a
+    /// file is a Secret.
+    fn objects(&self) -> bool {
         false
     }
 }
 
-/// No files: for texts that live in objects, where a PEM text is written in place.
+/// No files: for texts that live in objects, where a PEM text is written in place or is in a Secret.
 #[derive(Clone, Copy, Debug)]
 pub struct NoFiles;
 
@@ -30,7 +31,7 @@ impl Files for NoFiles {
         Err("a text from an object cannot name files".into())
     }
 
-    fn services(&self) -> bool {
+    fn objects(&self) -> bool {
         true
     }
 }
@@ -238,7 +239,7 @@ impl<'a, 'f> Fields<'a, 'f> {
     /// Whether a cluster is a Service here; so too where the section is described, because it may be.
     pub fn services(&self) -> bool {
         match &self.mode {
-            Mode::Decode { decoder, .. } => decoder.files.services(),
+            Mode::Decode { decoder, .. } => decoder.files.objects(),
             Mode::Describe { .. } => true,
         }
     }

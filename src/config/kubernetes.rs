@@ -205,6 +205,11 @@ pub fn parse_namespace(text: &str) -> Result<String, ValueError> {
     Ok(text.to_owned())
 }
 
+/// Whether this may be the name of a Secret, an RFC 1123 subdomain.
+pub fn is_subdomain(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(|label| parse_namespace(label).is_ok())
+}
+
 /// The API server takes only such names as controllers of an IngressClass.
 fn controller() -> Scalar<String> {
     let name = values::name("a controller such as tidegate.io/ingress");

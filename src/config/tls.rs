@@ -5,22 +5,25 @@ use super::kind::{List, Mapped, Section, Shapes};
 use super::schema::Schema;
 use super::values;
 use super::yaml::{Node, Value};
-use crate::model::{ClientAuthSpec, Pem};
+use crate::model::{self, ClientAuthSpec, Pem};
 use std::path::PathBuf;
 
-/// Certificate authorities: a PEM file, or PEM text in place.
+/// Certificate authorities: PEM text in place, or a PEM file; in a text that lives in an object, the name of a Secret instead of a
+/// file. PEM text begins with what no name of either does.
 pub struct Authorities;
 
 impl Kind for Authorities {
-    type Out = Pem;
+    type Out = model::Authorities;
 
-    fn decode(&self, node: &Node, decoder: &mut Decoder<'_>) -> Option<Pem> {
+    fn decode(&self, node: &Node, decoder: &mut Decoder<'_>) -> Option<model::Authorities> {
         let Value::Text(text) = &node.value else {
             decoder.mismatch(node, &self.expects());
             return None;
         };
         let (pem, name) = if text.trim_start().starts_with("-----BEGIN") {
             (text.as_bytes().to_vec(), "this text")
+        } else if decoder.files().objects() {
+            return Some(model::Authorities::Named(text.to_string()));
         } else {
             match decoder.files().read(text) {
                 Ok(pem) => (pem, &**text),
@@ -35,7 +38,7 @@ impl Kind for Authorities {
             decoder.error(node.at, format!("{name:?} has no certificate in it"), "a PEM file with BEGIN CERTIFICATE");
             return None;
         }
-        Some(Pem(pem.into()))
+        Some(Pem(pem.into()).into())
     }
 
     fn schema(&self, _: &mut Schema) -> serde_json::Value {
@@ -53,7 +56,15 @@ pub fn client_auth() -> Section<ClientAuthSpec> {
         name: "client_auth",
         doc: "Client certificates (mutual TLS).",
         fields: |f| {
-            let ca = f.required("ca", "Authorities that sign clients: a PEM file, or PEM text in place.", Authorities);
+            let doc = "Authorities that sign clients: a PEM file, or PEM text in place; in a routes ConfigMap also the name of a Secret with them in ca.crt.";
+            let ca = f.required("ca", doc, Authorities);
+            if let Some(name) = ca.as_ref().and_then(no_secret) {
+                f.error(
+                    "ca",
+                    no_authorities(name),
+                    "name a Secret of the gate's namespace that has ca.crt, without the namespace",
+                );
+            }
             let mode =
                 "`required` refuses the handshake without a valid certificate, `requested` verifies what is shown.";
             let modes = values::choice("a mode", &[("required", true), ("requested", false)]);
@@ -61,6 +72,19 @@ pub fn client_auth() -> Section<ClientAuthSpec> {
             Some(ClientAuthSpec { ca: ca?, required })
         },
     }
+}
+
+/// The name of a Secret that cannot be one.
+pub fn no_secret(ca: &model::Authorities) -> Option<&str> {
+    match ca {
+        model::Authorities::Named(name) if !super::kubernetes::is_subdomain(name) => Some(name),
+        model::Authorities::Named(_) | model::Authorities::Known(_) => None,
+    }
+}
+
+/// What is wrong with such a name.
+pub fn no_authorities(name: &str) -> String {
+    format!("{name:?} is neither PEM text nor the name of a Secret")
 }
 
 /// Names of certificates, one or several.

@@ -14,6 +14,21 @@ impl fmt::Debug for Pem {
     }
 }
 
+/// Certificate authorities that are trusted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Authorities {
+    /// Their certificates, PEM.
+    Known(Pem),
+    /// Those in the Secret of this name. Sources put them in its place; as long as there are none, nobody is trusted.
+    Named(String),
+}
+
+impl From<Pem> for Authorities {
+    fn from(pem: Pem) -> Self {
+        Self::Known(pem)
+    }
+}
+
 /// A certificate chain and its key, as read; the `tls` room says whether they are usable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateSpec {
@@ -43,8 +58,8 @@ pub struct TlsBinding {
 /// Client certificates.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAuthSpec {
-    /// Authorities that sign clients, PEM.
-    pub ca: Pem,
+    /// Authorities that sign clients.
+    pub ca: Authorities,
     /// Refuse the handshake without a valid certificate; otherwise ask, and verify what is shown.
     pub required: bool,
 }

@@ -1,6 +1,6 @@
 //! What is an upstream service, and how is it treated?
 
-use super::{FieldName, Origin, Pem};
+use super::{Authorities, FieldName, Origin};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -113,8 +113,8 @@ pub enum UpstreamProtocol {
 /// TLS towards a cluster. There is no way to switch verification off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamTlsSpec {
-    /// Certificate authorities that are trusted, PEM.
-    pub ca: Pem,
+    /// Certificate authorities that are trusted.
+    pub ca: Authorities,
     /// Server name asked for and verified.
     pub server_name: String,
     /// Client certificate and key, by the name of a certificate.

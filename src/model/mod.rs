@@ -11,7 +11,7 @@ pub mod policy;
 pub mod route;
 pub mod value;
 
-pub use certificate::{CertificateSpec, ClientAuthSpec, Pem, TlsBinding};
+pub use certificate::{Authorities, CertificateSpec, ClientAuthSpec, Pem, TlsBinding};
 pub use cluster::{
     BalancePolicy, ClusterSpec, EndpointSpec, HashKey, HealthCheck, HealthCheckSpec, Nearness, OutlierSpec,
     ProxyHeader, UpstreamProtocol, UpstreamTlsSpec,

@@ -317,7 +317,7 @@ fn build(
 mod tests {
     use super::super::testing::{Authority, Kind, binding, certificate, listener, listener_with, pem};
     use super::*;
-    use crate::model::{Pem, Severity};
+    use crate::model::{Authorities, Pem, Severity};
     use crate::tls::now;
 
     /// Compiles at another time than now.
@@ -359,7 +359,7 @@ mod tests {
     #[test]
     fn a_host_with_client_certificates_and_no_own_never_falls_to_a_wildcard_without() {
         let authority = Authority::new();
-        let auth = ClientAuthSpec { ca: authority.pem.clone(), required: true };
+        let auth = ClientAuthSpec { ca: authority.pem.clone().into(), required: true };
         let guarded = TlsBinding { certificates: vec![], client_auth: Some(auth), ..binding(&["a.test"], "gone") };
         let specs = [certificate("all", [authority.issue(&["*.test"])])];
         let bindings = [guarded, binding(&["*.test"], "all")];
@@ -454,7 +454,7 @@ mod tests {
         let authority = Authority::new();
         let specs = ["a", "b"].map(|name| certificate(name, [authority.issue(&["*.test"])]));
         let mut strict = binding(&["strict.test"], "a");
-        strict.client_auth = Some(ClientAuthSpec { ca: authority.pem.clone(), required: true });
+        strict.client_auth = Some(ClientAuthSpec { ca: authority.pem.clone().into(), required: true });
         let bindings = [binding(&["one.test", "two.test"], "a"), binding(&["other.test"], "b"), strict];
         let (names, problems) = compile(&listener(), &bindings, &specs, None, now());
         assert_eq!(problems, []);
@@ -469,7 +469,7 @@ mod tests {
         let authority = Authority::new();
         let specs = [certificate("a", [authority.issue(&["a.test"])])];
         let bound = |ca: Option<Pem>| {
-            let client_auth = ca.map(|ca| ClientAuthSpec { ca, required: true });
+            let client_auth = ca.map(|ca| ClientAuthSpec { ca: ca.into(), required: true });
             [TlsBinding { client_auth, ..binding(&["a.test"], "a") }]
         };
         let junk = bound(Some(pem("no authority")));
@@ -486,13 +486,31 @@ mod tests {
     }
 
     #[test]
+    fn a_host_whose_client_ca_is_not_known_answers_with_an_alert_and_keeps_a_stricter_policy() {
+        let authority = Authority::new();
+        let specs = [certificate("a", [authority.issue(&["a.test"])])];
+        let bound = |ca| {
+            let client_auth = Some(ClientAuthSpec { ca, required: true });
+            [TlsBinding { client_auth, ..binding(&["a.test"], "a") }]
+        };
+        let unknown = bound(Authorities::Named("authorities".into()));
+        let (names, problems) = compile(&listener(), &unknown, &specs, None, now());
+        assert!(names.find(Some("a.test")).is_none());
+        assert!(problems[0].what.contains("Secret \"authorities\" are not known"), "{}", problems[0]);
+        let (strict, _) = compile(&listener(), &bound(authority.pem.clone().into()), &specs, None, now());
+        let (names, _) = compile(&listener(), &unknown, &specs, Some(&strict), now());
+        let policy = |names: &ServerNames| names.find(Some("a.test")).map(|found| found.policy);
+        assert!(policy(&names).is_some() && policy(&names) == policy(&strict));
+    }
+
+    #[test]
     fn bindings_of_one_host_add_up_and_the_oldest_that_says_so_decides_about_clients() {
         let authority = Authority::new();
         let specs = [
             certificate("ecdsa", [authority.issue(&["a.test"])]),
             certificate("rsa", [authority.issue_for(Kind::Rsa, &["a.test"], 2020, 2090)]),
         ];
-        let auth = |required| Some(ClientAuthSpec { ca: authority.pem.clone(), required });
+        let auth = |required| Some(ClientAuthSpec { ca: authority.pem.clone().into(), required });
         let silent = TlsBinding { origin: Origin::of("1"), ..binding(&["a.test"], "ecdsa") };
         let first = TlsBinding { origin: Origin::of("2"), client_auth: auth(true), ..binding(&["a.test"], "rsa") };
         let second = TlsBinding { origin: Origin::of("3"), client_auth: auth(false), ..binding(&["a.test"], "rsa") };

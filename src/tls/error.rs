@@ -47,6 +47,9 @@ pub enum Error {
     /// An authority bundle without a usable certificate.
     #[error("no authority in the CA bundle")]
     NoAuthority,
+    /// Authorities of which the name alone is known.
+    #[error("the authorities of Secret {0:?} are not known")]
+    UnknownAuthorities(String),
     /// An authority that cannot be used.
     #[error("authority {position} of the CA bundle cannot be used")]
     Authority {
@@ -82,7 +85,11 @@ impl Error {
             Self::NotYetValid { .. } => "check the clock of this machine and of the authority",
             Self::NoAuthority => "PEM text with BEGIN CERTIFICATE of the authorities that are trusted",
             Self::ServerName(_) => "a host name such as api.example.com, or an IP address",
-            Self::Certificate(_) | Self::Authority { .. } | Self::Verifier(_) | Self::Config(_) => "",
+            Self::Certificate(_)
+            | Self::UnknownAuthorities(_)
+            | Self::Authority { .. }
+            | Self::Verifier(_)
+            | Self::Config(_) => "",
         }
     }
 

@@ -17,7 +17,7 @@ mod view;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use client::client_config;
+pub use client::{check_authorities, client_config};
 pub use error::Error;
 pub use info::info;
 pub use sni::{Found, ServerNames};

@@ -6,7 +6,7 @@
 
 use super::Error;
 use super::certificate::{Certificate, authorities};
-use crate::model::{ClientAuthSpec, TlsVersion};
+use crate::model::{Authorities, ClientAuthSpec, TlsVersion};
 use rustls::crypto::{CryptoProvider, GetRandomFailed, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
@@ -39,7 +39,10 @@ impl Policy {
         };
         if let Some(auth) = &self.client_auth {
             part(if auth.required { b"required" } else { b"requested" });
-            part(&auth.ca.0);
+            match &auth.ca {
+                Authorities::Known(bundle) => part(&bundle.0),
+                Authorities::Named(name) => part(name.as_bytes()),
+            }
         }
         self.certificates.iter().for_each(|name| part(name.as_bytes()));
         let digest = aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256
@@ -142,7 +145,10 @@ impl ResolvesServerCert for ByKind {
 }
 
 fn verifier(auth: &ClientAuthSpec, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Error> {
-    let roots = Arc::new(authorities(&auth.ca)?);
+    let roots = match &auth.ca {
+        Authorities::Known(bundle) => Arc::new(authorities(bundle)?),
+        Authorities::Named(name) => return Err(Error::UnknownAuthorities(name.clone())),
+    };
     let builder = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
     let builder = if auth.required { builder } else { builder.allow_unauthenticated() };
     builder.build().map_err(Error::Verifier)
@@ -165,7 +171,7 @@ mod tests {
     }
 
     fn with_clients(authority: &Authority, required: bool) -> TlsBinding {
-        let client_auth = Some(ClientAuthSpec { ca: authority.pem.clone(), required });
+        let client_auth = Some(ClientAuthSpec { ca: authority.pem.clone().into(), required });
         TlsBinding { client_auth, ..binding(&["a.test"], "a") }
     }
 
@@ -289,7 +295,7 @@ mod tests {
         let policy =
             |client_auth| Policy { certificates: Vec::new(), client_auth, min_version: TlsVersion::V1_2, http2: true };
         let authority = Authority::new();
-        let auth = ClientAuthSpec { ca: authority.pem, required: false };
+        let auth = ClientAuthSpec { ca: authority.pem.into(), required: false };
         assert_eq!(ticketer(&policy(Some(auth))).unwrap().lifetime(), 2 * HOUR);
         assert_eq!(ticketer(&policy(None)).unwrap().lifetime(), 12 * HOUR);
     }
@@ -302,7 +308,7 @@ mod tests {
             min_version: TlsVersion::V1_2,
             http2: true,
         };
-        let auth = |required| Some(ClientAuthSpec { ca: Authority::new().pem, required });
+        let auth = |required| Some(ClientAuthSpec { ca: Authority::new().pem.into(), required });
         let others = [
             Policy { certificates: vec!["ab".to_owned()], ..base.clone() },
             Policy { certificates: vec!["b".to_owned(), "a".to_owned()], ..base.clone() },

@@ -159,7 +159,7 @@ mod tests {
         let mut config = builder.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
         config.alpn_protocols = alpn.iter().map(|p| p.as_bytes().to_vec()).collect();
         let ca = Pem(made.cert.pem().into_bytes().into());
-        let spec = UpstreamTlsSpec { ca, server_name: name.to_owned(), client_certificate: None };
+        let spec = UpstreamTlsSpec { ca: ca.into(), server_name: name.to_owned(), client_certificate: None };
         (spec, TlsAcceptor::from(Arc::new(config)))
     }
 
@@ -263,7 +263,8 @@ mod tests {
     #[tokio::test]
     async fn without_usable_tls_settings_nothing_goes_out_in_cleartext() {
         let (_listener, address) = listener().await;
-        let tls = UpstreamTlsSpec { ca: Pem::default(), server_name: "shop.test".into(), client_certificate: None };
+        let tls =
+            UpstreamTlsSpec { ca: Pem::default().into(), server_name: "shop.test".into(), client_certificate: None };
         let error = reach(&ClusterSpec { tls: Some(tls), ..at(address) }).await.unwrap_err();
         assert!(matches!(error, ConnectError::Tls(_)), "{error:?}");
     }

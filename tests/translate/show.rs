@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use tidegate::kubernetes::objects::Key;
 use tidegate::kubernetes::translate::{Binding, Outcome, Translation};
-use tidegate::model::{Action, ClusterSpec, HostPattern, Origin, RouteSpec, TlsBinding, WildcardDepth};
+use tidegate::model::{Action, Authorities, ClusterSpec, HostPattern, Origin, RouteSpec, TlsBinding, WildcardDepth};
 
 /// Everything but the problems.
 pub(crate) fn model(translation: &Translation) -> String {
@@ -68,7 +68,8 @@ fn cluster(cluster: &ClusterSpec, binding: &Binding) -> String {
     let mut text = format!("{}: {binding}, {:?}", cluster.name, cluster.protocol);
     let plain = ClusterSpec { protocol: usual.protocol, tls: None, ..cluster.clone() };
     if let Some(tls) = &cluster.tls {
-        write!(text, "\n  TLS of {} with {:?}", tls.server_name, tls.client_certificate).unwrap();
+        let trusted = authorities(&tls.ca);
+        write!(text, "\n  TLS of {} with {:?}, trusts {trusted}", tls.server_name, tls.client_certificate).unwrap();
     }
     if plain != usual {
         write!(text, "\n  {:?}, check {:?}, {:?}", cluster.balance, cluster.health_check, cluster.connect_timeout)
@@ -79,8 +80,16 @@ fn cluster(cluster: &ClusterSpec, binding: &Binding) -> String {
 
 fn binding(binding: &TlsBinding) -> String {
     let hosts: Vec<String> = binding.hosts.iter().map(host).collect();
-    let client = if binding.client_auth.is_some() { ", client certificates" } else { "" };
+    let client = binding.client_auth.as_ref();
+    let client = client.map_or_else(String::new, |auth| format!(", client certificates of {}", authorities(&auth.ca)));
     format!("{hosts:?} by {:?}{client}{}", binding.certificates, at(&binding.origin))
+}
+
+fn authorities(ca: &Authorities) -> String {
+    match ca {
+        Authorities::Known(pem) => format!("{} bytes", pem.0.len()),
+        Authorities::Named(name) => format!("nobody before {name:?} is there"),
+    }
 }
 
 fn at(origin: &Origin) -> String {

@@ -4,9 +4,11 @@
 //! keeps its last good version. A cluster is a Service: `clusters:` may say how it is spoken to, never where it is.
 
 use super::super::objects::{Key, RoutesConfigMap};
-use super::piece::{Piece, is_subdomain, origin};
+use super::piece::{Piece, origin};
 use super::service::Reference;
 use crate::config::decode::NoFiles;
+use crate::config::kubernetes::is_subdomain;
+use crate::config::tls::{no_authorities, no_secret};
 use crate::model::{ClusterSpec, Fragment, Problem, Severity};
 use crate::source::grammar::{Parsed, keep_last_good, parse};
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,6 +92,7 @@ fn read(map: &Arc<RoutesConfigMap>, before: Option<Held>, own: &str, known: &BTr
 fn piece(place: &str, text: &str, created: u64, last: &Fragment, own: &str, known: &BTreeSet<String>) -> Piece {
     let mut parsed = parse(place, text, &NoFiles);
     refuse_clusters(&mut parsed);
+    refuse_authorities(&mut parsed, last, own);
     let wrong = parsed.problems.iter().any(|problem| problem.severity == Severity::Error);
     let refused = match &parsed.refused {
         refused if refused.text => last.routes.len().max(1),
@@ -122,6 +125,23 @@ fn refuse_clusters(parsed: &mut Parsed) {
             }
         }
     }
+}
+
+/// A name that is no Secret's: the cluster keeps its last good version. Without one it stays as it is and gets no endpoints,
+/// because settings that are left out would be requests in cleartext.
+fn refuse_authorities(parsed: &mut Parsed, last: &Fragment, own: &str) {
+    let Parsed { fragment, problems, refused } = parsed;
+    let wrong = |cluster: &ClusterSpec| cluster.tls.as_ref().and_then(|tls| no_secret(&tls.ca)).map(no_authorities);
+    fragment.clusters.retain(|cluster| {
+        let Some(what) = wrong(cluster) else { return true };
+        let hint = format!("name a Secret of namespace {own} that has ca.crt, without the namespace");
+        problems.push(Problem::error(cluster.origin.clone(), what, hint));
+        let kept = last.clusters.iter().any(|old| old.name == cluster.name && wrong(old).is_none());
+        if kept {
+            refused.clusters.push(cluster.name.clone());
+        }
+        !kept
+    });
 }
 
 /// Names of certificates that the install configuration does not have are Secrets of the gate's own namespace.

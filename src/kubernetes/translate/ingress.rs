@@ -5,8 +5,8 @@
 
 use super::super::objects::{Ingress, IngressBackend, IngressPath, IngressPort, Key, Objects};
 use super::annotation::not_done;
-use super::piece::{Piece, is_label, is_subdomain, origin, route};
-use crate::config::kubernetes::{IngressSettings, Settings};
+use super::piece::{Piece, is_label, origin, route};
+use crate::config::kubernetes::{IngressSettings, Settings, is_subdomain};
 use crate::model::{HostPattern, Origin, PathMatch, Problem, TlsBinding, WildcardDepth};
 use crate::source::grammar::canonical;
 

@@ -124,14 +124,17 @@ pub fn translate(objects: &Objects, settings: &Settings, own_namespace: &str, me
     translation
 }
 
-/// A binding with the certificates that are there; `None` where there is none. One that asks for client certificates stays all
-/// the same, because its hosts must not fall to a wildcard that does not ask.
+/// A binding with the certificates and authorities that are there; `None` where there is none. One that asks for client
+/// certificates stays all the same, because its hosts must not fall to a wildcard that does not ask.
 fn bound(binding: &TlsBinding, piece: &Piece, secrets: &mut Secrets<'_>) -> Option<TlsBinding> {
     let mut binding = binding.clone();
     binding.certificates.retain(|name| match piece.secrets.get(name) {
         Some(key) => secrets.certificate(name, key, &binding.origin),
         None => true,
     });
+    if let Some(client_auth) = &mut binding.client_auth {
+        secrets.find(&mut client_auth.ca, &binding.origin);
+    }
     (!binding.certificates.is_empty() || binding.client_auth.is_some()).then_some(binding)
 }
 

@@ -63,11 +63,6 @@ pub(super) fn is_label(name: &str) -> bool {
     (1..=63).contains(&name.len()) && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-')
 }
 
-/// Whether this may be the name of a Secret (RFC 1123 subdomain).
-pub(super) fn is_subdomain(name: &str) -> bool {
-    name.len() <= 253 && name.split('.').all(is_label)
-}
-
 /// A piece and the object that it is of.
 #[derive(Clone, Copy)]
 pub(super) struct Owned<'a> {

@@ -12,7 +12,8 @@ use super::known::Known;
 use super::piece::{Owned, is_label};
 use super::secret::Secrets;
 use crate::config::kubernetes::Settings;
-use crate::model::{ClusterSpec, Origin, Problem, UpstreamProtocol};
+use crate::model::{Authorities, ClusterSpec, Origin, Problem, UpstreamProtocol};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -63,8 +64,8 @@ pub(super) struct Clusters<'a> {
 /// Settings of a Service from a routes ConfigMap.
 struct Said<'a> {
     port: Option<&'a str>,
-    spec: &'a ClusterSpec,
-    /// Its client certificate is there, or none is asked for.
+    spec: Cow<'a, ClusterSpec>,
+    /// Its client certificate and authorities are there, or none are asked for.
     complete: bool,
 }
 
@@ -89,11 +90,13 @@ impl<'a> Clusters<'a> {
                 }
                 let client = spec.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref());
                 let key = client.and_then(|name| Some((name, owned.piece.secrets.get(name)?)));
-                let complete = key.is_none_or(|(name, key)| secrets.certificate(name, key, &spec.origin));
+                let certified = key.is_none_or(|(name, key)| secrets.certificate(name, key, &spec.origin));
+                let mut spec = Cow::Borrowed(&**spec);
+                let complete = find_authorities(&mut spec, secrets) && certified;
                 others.push(Said { port: reference.port, spec, complete });
             }
         }
-        let said = self.said.values().flatten().map(|said| (said.spec.clone(), said.complete)).collect();
+        let said = self.said.values().flatten().map(|said| (ClusterSpec::clone(&said.spec), said.complete)).collect();
         self.known.begin(&self.objects.services, said);
         problems
     }
@@ -141,7 +144,7 @@ impl<'a> Clusters<'a> {
         let complete = match self.said(reference, port) {
             Some(said) => {
                 made.said = Some(said.spec.name.clone());
-                made.spec = ClusterSpec { name: name.to_owned(), ..said.spec.clone() }.into();
+                made.spec = ClusterSpec { name: name.to_owned(), ..ClusterSpec::clone(&said.spec) }.into();
                 said.complete
             }
             None => true,
@@ -206,6 +209,16 @@ impl<'a> Clusters<'a> {
         let at = wanted.into_iter().find_map(|port| all.iter().position(|said| said.port == port))?;
         all.get(at)
     }
+}
+
+/// Puts authorities in the place of the name of their Secret. Without them nothing is sent: the cluster has no endpoints, and
+/// keeps the name, because who belongs to a cluster is said before its new settings serve, and nobody is trusted by a name.
+fn find_authorities(spec: &mut Cow<'_, ClusterSpec>, secrets: &mut Secrets<'_>) -> bool {
+    if !spec.tls.as_ref().is_some_and(|tls| matches!(tls.ca, Authorities::Named(_))) {
+        return true;
+    }
+    let ClusterSpec { tls, origin, .. } = spec.to_mut();
+    tls.as_mut().is_none_or(|tls| secrets.find(&mut tls.ca, origin))
 }
 
 /// Without its client certificate nothing is sent: the cluster has no endpoints until the certificate is there.

@@ -211,7 +211,7 @@ fn a_cluster_whose_tls_cannot_be_set_up_keeps_its_last_good_version() {
     let with_tls = |certificate: Option<&str>| {
         let mut model = model(vec![to("r", "/r", "c")], &["c"]);
         let tls = UpstreamTlsSpec {
-            ca: model::Pem::default(),
+            ca: model::Pem::default().into(),
             server_name: "c.test".into(),
             client_certificate: certificate.map(str::to_owned),
         };

@@ -101,7 +101,7 @@ fn tls() -> Section<UpstreamTlsSpec> {
         name: "upstream_tls",
         doc: "TLS towards a cluster. Its certificate is always verified.",
         fields: |f| {
-            let doc = "Certificate authorities that are trusted: a PEM file, or PEM text in place.";
+            let doc = "Certificate authorities that are trusted: a PEM file, or PEM text in place; in a routes ConfigMap also the name of a Secret with them in ca.crt.";
             let ca = f.required("ca", doc, Authorities);
             let doc = "Server name that is asked for and verified.";
             let server_name = f.required("server_name", doc, values::plain_host(false));
