@@ -246,7 +246,7 @@ impl<'a> Compiler<'a> {
                 self.names.entries.insert(policy, entry.clone());
                 Some(entry)
             }
-            Err(error) => self.last_good(&policy, &error, origin, host),
+            Err(error) => Some(self.last_good(&policy, &error, origin, host)),
         }
     }
 
@@ -261,25 +261,20 @@ impl<'a> Compiler<'a> {
     }
 
     /// A policy that cannot be built fails closed: what served its names before serves on only if it was no laxer.
-    fn last_good(
-        &mut self,
-        policy: &Policy,
-        error: &Error,
-        origin: &Origin,
-        host: Option<&HostPattern>,
-    ) -> Option<Arc<Entry>> {
+    fn last_good(&mut self, policy: &Policy, error: &Error, origin: &Origin, host: Option<&HostPattern>) -> Arc<Entry> {
         let before = self.previous.and_then(|previous| match host {
             Some(host) => previous.of(host),
             None => previous.default.as_ref(),
         });
         let required = |auth: &Option<ClientAuthSpec>| auth.as_ref().map(|auth| auth.required);
-        let before = before.filter(|entry| required(&entry.policy.client_auth) >= required(&policy.client_auth));
+        let no_laxer = |auth: &Option<ClientAuthSpec>| required(auth) >= required(&policy.client_auth);
+        let before = before.filter(|entry| entry.found.is_some() && no_laxer(&entry.policy.client_auth));
         let then = if before.is_some() { "until then the last good one decides" } else { "until then a TLS alert" };
         let hint = if error.hint().is_empty() { then.to_owned() } else { format!("{}; {then}", error.hint()) };
         let host = host.map_or("the default certificate".to_owned(), ToString::to_string);
         let what = format!("client certificates of {host} cannot be verified: {}", error.full());
         self.problems.push(Problem::error(origin.clone(), what, hint));
-        before.cloned()
+        before.cloned().unwrap_or_else(|| closed(policy).into())
     }
 
     fn uncovered(&mut self, host: &HostPattern, entry: &Entry, origin: &Origin) {
@@ -298,19 +293,24 @@ fn joins(older: &Origin, other: &Origin) -> bool {
     older.place == other.place || (older.created == 0 && other.created == 0)
 }
 
+/// What answers with an alert. Without it the names would fall to a wildcard or the default certificate, which lets everyone in.
+fn closed(policy: &Policy) -> Entry {
+    Entry { found: None, policy: policy.clone(), certificates: Vec::new(), ticketer: None }
+}
+
 fn build(
     policy: &Policy,
     certificates: Vec<Arc<Certificate>>,
     before: Option<&Arc<Entry>>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Entry, Error> {
-    let ticketer = match before {
-        Some(entry) => entry.ticketer.clone(),
+    let ticketer = match before.and_then(|entry| entry.ticketer.clone()) {
+        Some(ticketer) => ticketer,
         None => server::ticketer(policy)?,
     };
     let config = server::config(policy, &certificates, ticketer.clone(), provider)?;
-    let found = Found { config: Arc::new(config), policy: policy.id() };
-    Ok(Entry { found, policy: policy.clone(), certificates, ticketer })
+    let found = Some(Found { config: Arc::new(config), policy: policy.id() });
+    Ok(Entry { found, policy: policy.clone(), certificates, ticketer: Some(ticketer) })
 }
 
 #[cfg(test)]
@@ -501,6 +501,25 @@ mod tests {
         let (names, _) = compile(&listener(), &unknown, &specs, Some(&strict), now());
         let policy = |names: &ServerNames| names.find(Some("a.test")).map(|found| found.policy);
         assert!(policy(&names).is_some() && policy(&names) == policy(&strict));
+    }
+
+    #[test]
+    fn a_host_whose_client_ca_is_unusable_falls_to_nothing_that_asks_for_none() {
+        let authority = Authority::new();
+        let specs = [certificate("a", [authority.issue(&["a.test", "*.test"])])];
+        let open = listener_with(|tls| tls.default_certificate = Some("a".to_owned()));
+        for other in ["*.test", "*", "b.test"] {
+            let client_auth = |ca| Some(ClientAuthSpec { ca: pem(ca).into(), required: true });
+            let guarded = TlsBinding { client_auth: client_auth("no authority"), ..binding(&["a.test"], "a") };
+            let bindings = [guarded, binding(&[other], "a")];
+            let (names, problems) = compile(&open, &bindings, &specs, None, now());
+            assert!(names.find(Some("a.test")).is_none() && names.find(Some("b.test")).is_some(), "{other}");
+            let (again, same) = compile(&open, &bindings, &specs, Some(&names), now());
+            assert!(
+                again.find(Some("a.test")).is_none() && same == problems,
+                "an alert is no last good policy: {same:?}"
+            );
+        }
     }
 
     #[test]

@@ -41,10 +41,11 @@ pub struct Found {
 /// One TLS policy, with everything that later versions of it may take over.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) found: Found,
+    /// `None`: its names answer with an alert, and fall to no wildcard.
+    pub(super) found: Option<Found>,
     pub(super) policy: Policy,
     pub(super) certificates: Vec<Arc<Certificate>>,
-    pub(super) ticketer: Arc<dyn ProducesTickets>,
+    pub(super) ticketer: Option<Arc<dyn ProducesTickets>>,
 }
 
 /// What serves the names below one suffix.
@@ -61,7 +62,8 @@ impl ServerNames {
     /// still the same or is better than nothing serves on:
     /// - a certificate that is unreadable, does not fit its key, is expired or not yet valid leaves its last good version;
     /// - one that is gone from `certificates` is withdrawn, and its names answer with an alert;
-    /// - a client CA that is unusable leaves the last good policy of its names if that was no laxer, otherwise an alert;
+    /// - a client CA that is unusable leaves the last good policy of its names if that was no laxer, otherwise an alert, whatever
+    ///   wildcard or default certificate there is;
     /// - bindings for the same host add their certificates (one of each kind of key), if they are of files or of one object;
     ///   otherwise the oldest one decides. If they disagree about client certificates, the oldest one that says anything decides;
     /// - a host with client certificates of its own and no certificate to serve answers with an alert, whatever wildcard there is.
@@ -80,7 +82,7 @@ impl ServerNames {
             None => None,
             Some(name) => self.named(&lower_case(name)),
         };
-        entry.or(self.any.as_ref()).or(self.default.as_ref()).map(|entry| &entry.found)
+        entry.or(self.any.as_ref()).or(self.default.as_ref()).and_then(|entry| entry.found.as_ref())
     }
 
     /// What serves a client that connected to `local` and asked for no name, as all that know an address alone do: the name that
