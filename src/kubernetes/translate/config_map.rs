@@ -98,10 +98,12 @@ fn piece(place: &str, text: &str, created: u64, last: &Fragment, own: &str, know
         refused if refused.text => last.routes.len().max(1),
         refused => refused.routes.len().max(usize::from(wrong)),
     };
+    let mut closed = parsed.refused.clusters.clone();
     let (mut fragment, mut problems) = keep_last_good(place, parsed, last);
+    closed.retain(|name| !fragment.clusters.iter().any(|cluster| cluster.name == *name));
     let secrets = name_secrets(&mut fragment, own, known, &mut problems);
     date(&mut fragment, &mut problems, created);
-    Piece { fragment, fallback: None, secrets, problems, refused }
+    Piece { fragment, fallback: None, secrets, problems, closed, refused }
 }
 
 /// Where a cluster of Kubernetes is, its Service alone says: addresses in a text could be of the node itself or of what a

@@ -21,6 +21,9 @@ pub(super) struct Piece {
     pub(super) secrets: BTreeMap<String, Key>,
     /// What is wrong with the object itself.
     pub(super) problems: Vec<Problem>,
+    /// Clusters whose settings are wrong and never were right. They get no endpoints: what is left out could be the TLS, and
+    /// requests would go in cleartext.
+    pub(super) closed: Vec<String>,
     /// Routes that are left out, or are not as written now.
     pub(super) refused: usize,
 }

@@ -9,7 +9,7 @@ use super::super::objects::{Key, Objects, Service, ServicePort};
 use super::Binding;
 use super::external::why_refused;
 use super::known::Known;
-use super::piece::{Owned, is_label};
+use super::piece::{Owned, is_label, origin};
 use super::secret::Secrets;
 use crate::config::kubernetes::Settings;
 use crate::model::{Authorities, ClusterSpec, Origin, Problem, UpstreamProtocol};
@@ -95,10 +95,24 @@ impl<'a> Clusters<'a> {
                 let complete = find_authorities(&mut spec, secrets) && certified;
                 others.push(Said { port: reference.port, spec, complete });
             }
+            self.close(owned);
         }
         let said = self.said.values().flatten().map(|said| (ClusterSpec::clone(&said.spec), said.complete)).collect();
         self.known.begin(&self.objects.services, said);
         problems
+    }
+
+    /// Settings that are wrong are settings all the same: without endpoints until they are right.
+    fn close(&mut self, owned: &Owned<'a>) {
+        let references = owned.piece.closed.iter().filter_map(|name| Some((name, Reference::parse(name)?)));
+        for (name, reference) in references {
+            let others = self.said.entry(reference.whole).or_default();
+            if others.iter().all(|other| other.port != reference.port) {
+                let at = origin("ConfigMap", owned.meta, format!("data[{}].clusters.{name}", owned.text));
+                let spec = Cow::Owned(ClusterSpec::new(name.as_str(), at, Vec::new()));
+                others.push(Said { port: reference.port, spec, complete: false });
+            }
+        }
     }
 
     /// What is wrong with the cluster of this name, if anything. A name that is no Service is left to other sources.
