@@ -18,7 +18,7 @@ const CHURN: u64 = 100;
 /// A route that answers by itself, edited in its ConfigMap; then the same under churn; then endpoints.
 pub async fn measure(test: &Test, effort: Effort) {
     let config_maps: Api<ConfigMap> = test.api();
-    edit(&config_maps, "probe", 0).await;
+    edit(&config_maps, "probe", 0).await.unwrap();
     let gate = test.gate("node-a").start().await;
     println!(
         "\n### change\n\n| change | the watch alone, ms p50 | p99 | first answer, ms p50 | p99 | beyond the watch, ms p50 | p99 |"
@@ -42,7 +42,7 @@ pub async fn routes(what: &str, test: &Test, gate: &Gate, effort: Effort) {
         tokio::time::sleep(PAUSE).await;
         let number = number + usize::from(what.contains("other")) * 1_000_000;
         let start = Instant::now();
-        edit(&config_maps, "probe", number).await;
+        edit(&config_maps, "probe", number).await.unwrap();
         let text = number.to_string();
         let event = watched.time_of(&text).expect("the watch sees the change");
         let answer = asked.time_of(&text).unwrap_or_else(|| panic!("{text} was never served\n{}", gate.log()));
@@ -86,12 +86,17 @@ async fn churn(config_maps: Api<ConfigMap>) {
     for number in 0.. {
         ticks.tick().await;
         let config_maps = config_maps.clone();
-        tokio::task::spawn_local(async move { edit(&config_maps, &format!("other-{}", number % 10), number).await });
+        let change = async move { edit(&config_maps, &format!("other-{}", number % 10), number).await };
+        tokio::task::spawn_local(async move {
+            if let Err(why) = change.await {
+                eprintln!("one of the other changes was refused: {why}");
+            }
+        });
     }
 }
 
 /// The ConfigMap of a route that answers with this number.
-async fn edit(config_maps: &Api<ConfigMap>, name: &str, number: usize) {
+async fn edit(config_maps: &Api<ConfigMap>, name: &str, number: usize) -> kube::Result<()> {
     let object = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -99,7 +104,7 @@ async fn edit(config_maps: &Api<ConfigMap>, name: &str, number: usize) {
         "data": { "routes.yaml": format!("{name}.test/: {{ respond: {{ body: \"{number}\" }} }}\n") },
     });
     let force = PatchParams::apply("bench").force();
-    config_maps.patch(name, &force, &Patch::Apply(&object)).await.unwrap();
+    config_maps.patch(name, &force, &Patch::Apply(&object)).await.map(drop)
 }
 
 /// Only the probe's changes are looked for.

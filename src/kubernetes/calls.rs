@@ -41,6 +41,8 @@ pub(super) enum Refusal {
     Absent,
     /// It may not be done.
     Forbidden,
+    /// Its namespace is being deleted, in which nothing can be made any more.
+    Ending,
     /// Anything else, silence among it; whether it was done is unknown.
     Failed,
 }
@@ -129,6 +131,10 @@ impl Calls {
     fn refusal(&self, kind: Kind, error: &kube::Error) -> Refusal {
         let code = if let kube::Error::Api(status) = error { status.code } else { 0 };
         match code {
+            403 if is_ending(error) => {
+                tracing::debug!(%error, %kind, "its namespace is being deleted");
+                return Refusal::Ending;
+            }
             404 => return Refusal::Absent,
             409 => return Refusal::Conflict,
             403 => {
@@ -147,7 +153,7 @@ impl Calls {
     fn counted<T>(&self, kind: Kind, answer: Result<T, Refusal>) -> Result<T, Refusal> {
         match &answer {
             Ok(_) => self.counts(kind).written.add(1),
-            Err(Refusal::Conflict | Refusal::Absent) => {}
+            Err(Refusal::Conflict | Refusal::Absent | Refusal::Ending) => {}
             Err(Refusal::Forbidden | Refusal::Failed) => self.counts(kind).failed.add(1),
         }
         answer
@@ -188,7 +194,43 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Whether it is refused because of the end of its namespace: the API server says that as if a permission were missing, and only the
+/// cause tells.
+fn is_ending(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
 /// The time as the API writes it, to the microsecond. For readers only: nothing here is decided by anybody's calendar.
 pub(super) fn timestamp() -> String {
     format!("{:.6}", k8s_openapi::jiff::Timestamp::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::client::Body;
+    use std::convert::Infallible;
+
+    fn refused(cause: &str) -> kube::Error {
+        let details = serde_json::json!({"causes": [{"reason": cause, "message": "says so"}]});
+        let status = serde_json::json!({"status": "Failure", "reason": "Forbidden", "code": 403, "details": details});
+        kube::Error::Api(serde_json::from_value::<Box<kube::core::Status>>(status).unwrap())
+    }
+
+    #[tokio::test]
+    async fn that_a_namespace_is_being_deleted_is_no_missing_permission() {
+        let nobody = tower::service_fn(|_: http::Request<Body>| async {
+            Ok::<_, Infallible>(http::Response::new(http_body_util::Empty::<bytes::Bytes>::new()))
+        });
+        let registry = Registry::new(1, 100);
+        let connection = Connection::of(kube::Client::new(nobody, "edge"), &registry);
+        let calls = Calls::new(Rc::new(connection), &registry);
+        let told = || calls.counts(Kind::Event).told.get();
+        assert_eq!(calls.refusal(Kind::Event, &refused("NamespaceTerminating")), Refusal::Ending);
+        assert!(!told(), "a permission that is missing later is still told");
+        assert_eq!(calls.refusal(Kind::Event, &refused("")), Refusal::Forbidden);
+        assert!(told());
+    }
 }

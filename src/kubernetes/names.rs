@@ -8,25 +8,31 @@ use super::store::Store;
 use super::translate::{Binding, Translation};
 use crate::model::{EndpointSpec, Origin, Problem};
 use crate::source::Memberships;
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::lookup_host;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// How often names are resolved; the system's resolver does not say how long its answers hold.
 const AGAIN: Duration = Duration::from_secs(30);
-/// Names that are asked for at once.
-const AT_ONCE: usize = 16;
 /// A resolver that is away must not hold up the others for long.
 const PATIENCE: Duration = Duration::from_secs(5);
-const REFUSED: &str = "every address of it is loopback, link-local, multicast or this node's own";
+/// Names that are asked for at once: each takes a thread, and a hundred that nobody answers must not hold up the others.
+const AT_ONCE: usize = 16;
+/// Where problems of names are kept.
+const WATCH: &str = "external names";
 
 /// Names by cluster.
-pub(super) type Names = BTreeMap<String, (String, u16)>;
+pub(super) type Names = BTreeMap<String, Target>;
+
+/// Host and port.
+type Target = (String, u16);
 
 /// The names that a translation binds clusters to.
 pub(super) fn of(translation: &Translation) -> Names {
@@ -46,74 +52,158 @@ pub(super) struct Resolver {
     pub(super) names: watch::Receiver<Names>,
 }
 
+/// Why a name leads nowhere.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("every address of it is loopback, link-local, multicast or this node's own")]
+    Near,
+    #[error("no answer from the resolver")]
+    Silence,
+    #[error(transparent)]
+    Lookup(#[from] io::Error),
+}
+
 impl Resolver {
-    pub(super) async fn run(mut self) {
-        let mut known = Names::new();
-        let watch: Rc<str> = "external names".into();
-        let own = &std::mem::take(&mut self.own);
+    pub(super) async fn run(self) {
+        self.ask(|(host, port)| async move { Ok(lookup_host((host, port)).await?.collect()) }).await;
+    }
+
+    /// Resolves by `look`, until nobody says any more which names there are.
+    async fn ask<F>(mut self, look: impl Fn(Target) -> F)
+    where
+        F: Future<Output = io::Result<Vec<SocketAddr>>>,
+    {
+        let (mut agenda, mut asked) = (Agenda::default(), FuturesUnordered::new());
+        self.see(&mut agenda);
         loop {
-            let names = self.names.borrow_and_update().clone();
-            self.store.keep_problems(&watch, &names.keys().map(|name| Key::new("", name.as_str())).collect());
-            let questions =
-                names.iter().map(|(cluster, (host, port))| resolve(host, *port, own).map(move |a| (cluster, a)));
-            let mut answers = stream::iter(questions).buffer_unordered(AT_ONCE);
-            while let Some((cluster, answer)) = answers.next().await {
-                // The Service may be another since it was asked, and its endpoints no longer ours to say.
-                if self.names.borrow().get(cluster) == names.get(cluster) {
-                    self.take(&watch, cluster, answer, known.get(cluster) == names.get(cluster));
-                }
+            while asked.len() < AT_ONCE
+                && let Some((cluster, target)) = agenda.next(Instant::now())
+            {
+                let answer = timeout(PATIENCE, look(target.clone()));
+                asked.push(async { (cluster, target, answer.await.map_err(|_| Fault::Silence)) });
             }
-            drop(answers);
-            known = names;
-            let pause = if known.is_empty() { Duration::MAX } else { AGAIN };
-            if matches!(timeout(pause, self.names.changed()).await, Ok(Err(_))) {
-                return;
+            let due = agenda.due().filter(|_| asked.len() < AT_ONCE);
+            tokio::select! {
+                Some((cluster, target, answer)) = asked.next() => {
+                    // Meanwhile it may be a Service with slices, or gone: who speaks for the cluster now has spoken already.
+                    self.see(&mut agenda);
+                    if let Some(first) = agenda.heard(&cluster, &target, Instant::now()) {
+                        let found = answer.and_then(|found| self.judge(found?));
+                        self.say(&cluster, &target.0, first, found);
+                    }
+                }
+                changed = self.names.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.see(&mut agenda);
+                }
+                () = until(due) => {}
             }
         }
     }
 
-    /// What a name of a cluster stands for now; `asked` before, so that it may have addresses already.
-    fn take(&self, watch: &Rc<str>, cluster: &str, answer: Answer, asked: bool) {
-        let key = Key::new("", cluster);
-        let (host, why) = match answer {
+    /// Looks which names there are now.
+    fn see(&mut self, agenda: &mut Agenda) {
+        let names = self.names.borrow_and_update();
+        if agenda.want(&names) {
+            let keys = names.keys().map(|name| Key::new("", name.as_str())).collect();
+            self.store.keep_problems(&WATCH.into(), &keys);
+        }
+    }
+
+    /// Says what a name came to; `first`: nothing was said of it before.
+    fn say(&self, cluster: &str, host: &str, first: bool, found: Result<Vec<EndpointSpec>, Fault>) {
+        let problem = match found {
             Ok(endpoints) => {
                 self.memberships.set(cluster, endpoints);
-                return self.store.problem(watch, &key, None);
+                None
             }
-            Err(refused) => refused,
+            Err(fault) => {
+                // What leads to the node is forgotten at once; a resolver that is away is waited for.
+                if first || matches!(fault, Fault::Near) {
+                    self.memberships.set(cluster, Vec::<EndpointSpec>::new());
+                }
+                let what = format!("ExternalName {host}: {fault}");
+                let hint = "the addresses it had, if any, are kept where it cannot be resolved";
+                Some(Problem::error(origin(cluster), what, hint))
+            }
         };
-        // What leads to the node is forgotten at once; a resolver that is away is waited for.
-        if why == REFUSED || !asked {
-            self.memberships.set(cluster, Vec::<EndpointSpec>::new());
+        self.store.problem(&WATCH.into(), &Key::new("", cluster), problem);
+    }
+
+    /// The addresses that a name may lead to.
+    fn judge(&self, mut all: Vec<SocketAddr>) -> Result<Vec<EndpointSpec>, Fault> {
+        let before = all.len();
+        all.retain(|address| allowed(address.ip(), &self.own));
+        if all.is_empty() && before > 0 {
+            return Err(Fault::Near);
         }
-        let what = format!("ExternalName {host}: {why}");
-        let hint = "the addresses it had, if any, are kept where it cannot be resolved";
-        let problem = Problem::error(Origin::of(place(cluster)), what, hint);
-        self.store.problem(watch, &key, Some(problem));
+        all.sort_unstable();
+        all.dedup();
+        Ok(all.into_iter().map(|address| EndpointSpec::new(address, 1)).collect())
     }
 }
 
-/// The Service of a cluster, without the port that a route may name.
-fn place(cluster: &str) -> String {
-    format!("Service/{}", cluster.split(':').next().unwrap_or(cluster))
+/// The Service that a cluster is of: Events are written to what is named here.
+fn origin(cluster: &str) -> Origin {
+    let service = cluster.split_once(':').map_or(cluster, |(service, _)| service);
+    Origin::of(format!("Service/{service}"))
 }
 
-/// Endpoints, or the name and why it has none.
-type Answer = Result<Vec<EndpointSpec>, (String, String)>;
+/// When each name is asked for.
+#[derive(Debug, Default)]
+struct Agenda(BTreeMap<String, Entry>);
 
-async fn resolve(host: &str, port: u16, own: &[IpAddr]) -> Answer {
-    let failed = |why: String| (host.to_owned(), why);
-    let found = timeout(PATIENCE, lookup_host((host, port))).await;
-    let found = found.map_err(|_| failed("no answer from the resolver".to_owned()))?;
-    let mut all: Vec<_> = found.map_err(|error| failed(error.to_string()))?.collect();
-    let before = all.len();
-    all.retain(|address| allowed(address.ip(), own));
-    if all.is_empty() && before > 0 {
-        return Err(failed(REFUSED.into()));
+#[derive(Debug)]
+struct Entry {
+    target: Target,
+    /// `None`: it was never answered, and goes before all others.
+    due: Option<Instant>,
+    asked: bool,
+}
+
+impl Agenda {
+    /// Takes in the names there are now; whether they are others than before.
+    fn want(&mut self, names: &Names) -> bool {
+        let before = self.0.len();
+        self.0.retain(|cluster, entry| names.get(cluster) == Some(&entry.target));
+        let mut changed = before != self.0.len();
+        for (cluster, target) in names {
+            if !self.0.contains_key(cluster) {
+                changed = true;
+                self.0.insert(cluster.clone(), Entry { target: target.clone(), due: None, asked: false });
+            }
+        }
+        changed
     }
-    all.sort_unstable();
-    all.dedup();
-    Ok(all.into_iter().map(|address| EndpointSpec::new(address, 1)).collect())
+
+    /// What is to be asked for now.
+    fn next(&mut self, now: Instant) -> Option<(String, Target)> {
+        let waiting = self.0.iter_mut().filter(|(_, entry)| !entry.asked && entry.due <= Some(now));
+        let (cluster, entry) = waiting.min_by_key(|(_, entry)| entry.due)?;
+        entry.asked = true;
+        Some((cluster.clone(), entry.target.clone()))
+    }
+
+    /// When the next that was answered before is to be asked for again.
+    fn due(&self) -> Option<Instant> {
+        self.0.values().filter(|entry| !entry.asked).filter_map(|entry| entry.due).min()
+    }
+
+    /// Takes in that there was an answer; says whether it is the first. `None`: nobody wants it any more.
+    fn heard(&mut self, cluster: &str, target: &Target, now: Instant) -> Option<bool> {
+        let entry = self.0.get_mut(cluster).filter(|entry| entry.target == *target)?;
+        entry.asked = false;
+        Some(entry.due.replace(now + AGAIN).is_none())
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Whether a name may lead there.
@@ -131,31 +221,7 @@ fn allowed(address: IpAddr, own: &[IpAddr]) -> bool {
 mod tests {
     use super::*;
     use crate::config::kubernetes::Settings;
-
-    #[test]
-    fn an_answer_for_a_name_that_is_wanted_no_more_is_not_said() {
-        let memberships = Memberships::default();
-        let store = Rc::new(Store::new(&Settings::default(), memberships.clone()));
-        let name = || ("localhost".to_owned(), 80);
-        let asked = Names::from([("shop/a".to_owned(), name()), ("shop/b:80".to_owned(), name())]);
-        let (wanted, names) = watch::channel(asked);
-        let own = Vec::new();
-        let resolver = Resolver { store: Rc::clone(&store), memberships: memberships.clone(), own, names };
-        // Names are looked up on this one thread, which is busy until it is let go.
-        let one = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).enable_time().build().unwrap();
-        let (go, busy) = std::sync::mpsc::channel::<()>();
-        one.spawn_blocking(move || busy.recv());
-        one.block_on(async {
-            let mut run = Box::pin(resolver.run());
-            assert!((&mut run).now_or_never().is_none());
-            // One of the Services is another now.
-            wanted.send_modify(|names| drop(names.remove("shop/a")));
-            drop((wanted, go));
-            run.await;
-        });
-        assert_eq!(memberships.take().into_keys().collect::<Vec<_>>(), ["shop/b:80".into()]);
-        assert_eq!(&*store.problems()[0].origin.place, "Service/shop/b", "where its Events are");
-    }
+    use tokio::time::sleep;
 
     #[test]
     fn a_name_leads_nowhere_near_the_node_itself() {
@@ -182,5 +248,99 @@ mod tests {
         for fine in ["192.0.2.8", "10.0.0.1", "2001:db8::8", "fd00::1"] {
             assert!(allowed(fine.parse().unwrap(), &own), "{fine}");
         }
+    }
+
+    /// Resolves by this until it is over, while `change` happens to the names.
+    async fn resolved<F>(
+        names: Names,
+        look: impl Fn(Target) -> F,
+        change: impl AsyncFnOnce(&watch::Sender<Names>, &Memberships),
+    ) -> Rc<Store>
+    where
+        F: Future<Output = io::Result<Vec<SocketAddr>>>,
+    {
+        let (sender, reader) = watch::channel(names);
+        let memberships = Memberships::default();
+        let store = Rc::new(Store::new(&Settings::default(), memberships.clone()));
+        let (own, said) = (Vec::new(), memberships.clone());
+        let resolver = Resolver { store: Rc::clone(&store), memberships, own, names: reader };
+        tokio::select! {
+            () = resolver.ask(look) => {}
+            () = change(&sender, &said) => {}
+        }
+        store
+    }
+
+    fn names(all: &[(&str, &str)]) -> Names {
+        all.iter().map(|(cluster, host)| ((*cluster).to_owned(), ((*host).to_owned(), 80))).collect()
+    }
+
+    /// After three seconds, for ever, or at once.
+    async fn look((host, port): Target) -> io::Result<Vec<SocketAddr>> {
+        match host.as_str() {
+            "slow" => sleep(Duration::from_secs(3)).await,
+            "dead" => std::future::pending().await,
+            "near" => return Ok(vec![([127, 0, 0, 1], port).into()]),
+            _ => {}
+        }
+        Ok(vec![([198, 51, 100, 1], port).into()])
+    }
+
+    fn said(memberships: &Memberships) -> Vec<(String, usize)> {
+        let count = |change: Option<std::sync::Arc<[EndpointSpec]>>| change.map_or(9, |all| all.len());
+        memberships.take().into_iter().map(|(cluster, change)| (cluster.to_string(), count(change))).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_when_its_name_is_no_longer_wanted_is_not_said() {
+        let before = names(&[("shop/gone", "slow"), ("shop/other", "slow"), ("shop/same", "slow")]);
+        resolved(before, look, async |sender, memberships| {
+            sleep(Duration::from_secs(1)).await;
+            sender.send_replace(names(&[("shop/other", "dead"), ("shop/same", "slow")]));
+            sleep(Duration::from_secs(3)).await;
+            assert_eq!(said(memberships), [("shop/same".to_owned(), 1)]);
+            sleep(Duration::from_secs(3)).await;
+            assert_eq!(said(memberships), [("shop/other".to_owned(), 0)], "what it had as another is not kept");
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_names_that_nobody_answers_do_not_hold_up_a_new_one() {
+        let dead: Vec<String> = (0..100).map(|number| format!("shop/dead-{number}")).collect();
+        let dead: Vec<(&str, &str)> = dead.iter().map(|cluster| (cluster.as_str(), "dead")).collect();
+        resolved(names(&dead), look, async |sender, memberships| {
+            sleep(Duration::from_secs(36)).await;
+            assert_eq!(said(memberships).len(), 100);
+            sender.send_modify(|all| all.extend(names(&[("shop/zzz", "fine")])));
+            sleep(Duration::from_secs(6)).await;
+            assert_eq!(said(memberships), [("shop/zzz".to_owned(), 1)]);
+            sleep(AGAIN + 2 * PATIENCE).await;
+            assert_eq!(said(memberships), [("shop/zzz".to_owned(), 1)], "and it is asked for again");
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_resolved_is_a_problem_until_it_can_or_is_gone() {
+        let all = names(&[("shop/db:5432", "dead"), ("shop/near", "near"), ("shop/fine", "fine")]);
+        let store = resolved(all, look, async |_, _| sleep(Duration::from_secs(6)).await).await;
+        let problems = store.problems().into_iter().map(|problem| problem.what).collect::<Vec<_>>();
+        assert_eq!(
+            problems,
+            [
+                "ExternalName dead: no answer from the resolver".to_owned(),
+                format!("ExternalName near: {}", Fault::Near)
+            ]
+        );
+        let places: Vec<_> = store.problems().into_iter().map(|problem| problem.origin.place.to_string()).collect();
+        assert_eq!(places, ["Service/shop/db", "Service/shop/near"], "the Service, whose name has no port");
+        let change = async |sender: &watch::Sender<Names>, _: &Memberships| {
+            sleep(Duration::from_secs(6)).await;
+            sender.send_replace(names(&[("shop/db:5432", "fine")]));
+            sleep(Duration::from_secs(1)).await;
+        };
+        let store = resolved(names(&[("shop/db:5432", "dead"), ("shop/near", "near")]), look, change).await;
+        assert!(store.problems().is_empty());
     }
 }

@@ -194,6 +194,9 @@ impl Work {
         });
         let mut problems = translation.problems.clone();
         problems.extend(store.problems());
+        // A name that cannot be resolved is said once for each port of its Service.
+        problems.sort();
+        problems.dedup();
         let delivery = self.feed.deliver(fragment, problems);
         self.source.translations.send_replace(Some(Translated { translation, delivery }));
     }

@@ -90,12 +90,22 @@ pub(super) enum News<O> {
 enum Again {
     /// With a new list.
     List,
-    /// The same, and lists are not streamed here.
-    ByPages,
-    /// The same; the stream of a list was cut, and is not tried at once again.
+    /// The same by pages, because the stream of a list was cut.
     Cut,
+    /// The same by pages, because lists are not streamed.
+    Unstreamed,
     /// The same, with a client that has read again who we are.
     Renewed,
+}
+
+/// How lists are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lists {
+    Streamed,
+    /// By pages until one is complete: a cut may have been an accident, and pages of a large kind are dear to an API server.
+    PagesOnce,
+    /// By pages for good.
+    Pages,
 }
 
 /// What became of a failure.
@@ -113,23 +123,24 @@ where
     S: Sink<K>,
 {
     let mut backoff = Backoff::new();
-    let (mut streamed, mut cut) = (true, false);
+    let mut lists = Lists::Streamed;
     let spread = random::below(u64::from(TIMEOUT.1 - TIMEOUT.0 + 1));
     let timeout = TIMEOUT.0 + u32::try_from(spread).unwrap_or_default();
     loop {
         let mut config = watcher::Config::default().timeout(timeout).page_size(PAGE);
         config.label_selector.clone_from(&watch.labels);
         config.field_selector.clone_from(&watch.fields);
-        let streaming = streamed && !std::mem::take(&mut cut);
+        let streaming = lists == Lists::Streamed;
         if streaming {
             config = config.streaming_lists();
         }
         let stream = Box::pin(watcher((watch.api)(shared.connection.client()), config));
-        let run = Run { watch: &watch, shared: &shared, backoff: &mut backoff, streaming, failures: 0 };
+        let run =
+            Run { watch: &watch, shared: &shared, backoff: &mut backoff, streaming, lists: &mut lists, failures: 0 };
         match run.until_again(stream, &mut sink).await {
             Again::List => {}
-            Again::ByPages => streamed = false,
-            Again::Cut => cut = true,
+            Again::Cut => lists = Lists::PagesOnce,
+            Again::Unstreamed => lists = Lists::Pages,
             Again::Renewed => shared.connection.renew().await,
         }
         watch.restarts.add(1);
@@ -141,7 +152,10 @@ struct Run<'a, K> {
     watch: &'a Watch<K>,
     shared: &'a Shared,
     backoff: &'a mut Backoff,
+    /// How it was begun.
     streaming: bool,
+    /// How the next is begun.
+    lists: &'a mut Lists,
     failures: u32,
 }
 
@@ -171,9 +185,10 @@ impl<K: Resource<DynamicType = ()>> Run<'_, K> {
                 }
             };
             match event {
-                // Two beginnings and no end: the stream of the list was cut, or its end is never marked.
-                Some(Ok(Event::Init)) if listing.is_some() && self.streaming => return Again::Cut,
-                Some(Ok(Event::Init)) => listing = Some(Listing { all: Vec::new(), unreadable: Vec::new() }),
+                Some(Ok(Event::Init)) => match self.otherwise(listing.is_some()) {
+                    Some(again) => return again,
+                    None => listing = Some(Listing { all: Vec::new(), unreadable: Vec::new() }),
+                },
                 Some(Ok(Event::InitApply(DeserializeGuard(object)))) => {
                     let listing = listing.get_or_insert_with(|| Listing { all: Vec::new(), unreadable: Vec::new() });
                     match object {
@@ -183,6 +198,7 @@ impl<K: Resource<DynamicType = ()>> Run<'_, K> {
                 }
                 Some(Ok(Event::InitDone)) => {
                     self.worked();
+                    self.list_is_complete();
                     permit = None;
                     if let Some(Listing { all, unreadable }) = listing.take() {
                         sink.take(News::Listed { all, unreadable });
@@ -208,6 +224,21 @@ impl<K: Resource<DynamicType = ()>> Run<'_, K> {
                 }
                 None => return Again::List,
             }
+        }
+    }
+
+    /// Whether a list that begins is to be read in another way than this stream reads lists.
+    fn otherwise(&self, incomplete: bool) -> Option<Again> {
+        // Two beginnings and no end: the stream of the list was cut, or its end is never marked.
+        if incomplete && self.streaming {
+            return Some(Again::Cut);
+        }
+        (!self.streaming && *self.lists == Lists::Streamed).then_some(Again::List)
+    }
+
+    fn list_is_complete(&mut self) {
+        if *self.lists == Lists::PagesOnce {
+            *self.lists = Lists::Streamed;
         }
     }
 
@@ -251,7 +282,7 @@ fn verdict(error: &watcher::Error, streaming: bool) -> Verdict {
         // The event of this name has the stream itself begin anew; as an answer to a call it would come again and again.
         410 if !matches!(error, watcher::Error::WatchError(_)) => Verdict::Again(Again::List),
         // `sendInitialEvents` is not known, or switched off.
-        400 | 422 if streaming => Verdict::Again(Again::ByPages),
+        400 | 422 if streaming => Verdict::Again(Again::Unstreamed),
         _ => Verdict::GoOn,
     }
 }

@@ -9,7 +9,8 @@ pub(super) mod keeper;
 pub(super) mod presence;
 
 use super::calls::timestamp;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -57,12 +58,14 @@ impl Record {
     }
 }
 
-/// A Lease as the API writes it.
+/// A Lease as the API writes it. Anybody may write to one: what makes no sense in it counts as absent, because otherwise one
+/// Lease would hide all others of its list.
 #[derive(Debug, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[derive(Default)]
 pub(super) struct Wire {
     metadata: WireMeta,
+    #[serde(deserialize_with = "or_absent")]
     spec: WireSpec,
 }
 
@@ -71,17 +74,26 @@ pub(super) struct Wire {
 struct WireMeta {
     name: String,
     resource_version: String,
+    #[serde(deserialize_with = "or_absent")]
     annotations: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct WireSpec {
+    #[serde(deserialize_with = "or_absent")]
     holder_identity: Option<String>,
-    /// Whoever may write a Lease may write any number.
-    lease_duration_seconds: Option<i64>,
-    lease_transitions: Option<i64>,
+    #[serde(deserialize_with = "or_absent")]
+    lease_duration_seconds: Option<u16>,
+    #[serde(deserialize_with = "or_absent")]
+    lease_transitions: Option<i32>,
+    #[serde(deserialize_with = "or_absent")]
     renew_time: Option<String>,
+}
+
+/// What a field holds; as if it were not there where it holds something else.
+fn or_absent<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(field: D) -> Result<T, D::Error> {
+    Value::deserialize(field).map(|value| serde_json::from_value(value).unwrap_or_default())
 }
 
 /// A list of Leases as the API writes it.
@@ -93,14 +105,13 @@ pub(super) struct WireList {
 
 impl From<Wire> for Record {
     fn from(wire: Wire) -> Self {
-        let seconds = wire.spec.lease_duration_seconds.and_then(|seconds| u16::try_from(seconds).ok());
-        let duration = seconds.map_or(DURATION, |seconds| Duration::from_secs(seconds.into()));
+        let duration = wire.spec.lease_duration_seconds.map_or(DURATION, |s| Duration::from_secs(s.into()));
         Self {
             name: wire.metadata.name,
             version: wire.metadata.resource_version,
             holder: wire.spec.holder_identity.unwrap_or_default(),
             duration,
-            transitions: wire.spec.lease_transitions.unwrap_or_default(),
+            transitions: wire.spec.lease_transitions.unwrap_or_default().into(),
             renewed: wire.spec.renew_time.unwrap_or_default(),
             annotations: wire.metadata.annotations,
         }
@@ -149,11 +160,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_with_an_odd_duration_is_read_and_counts_as_usual() {
-        let lease = |name: &str, seconds: i64| json!({ "metadata": { "name": name }, "spec": { "leaseDurationSeconds": seconds } });
-        let list = json!({ "items": [lease("usual", 40), lease("long", 2_000_000_000), lease("none", -1)] });
+    fn one_odd_lease_does_not_hide_the_others_and_what_is_odd_of_it_counts_as_absent() {
+        let list = json!({"items": [
+            {"metadata": {"name": "a", "annotations": null},
+             "spec": {"leaseDurationSeconds": 100_000, "holderIdentity": "x", "leaseTransitions": "many"}},
+            {"metadata": {"name": "b", "annotations": {READY: "true"}}, "spec": {"leaseDurationSeconds": -1}},
+            {"metadata": {"name": "c"}, "spec": {"leaseDurationSeconds": 40, "leaseTransitions": 7}},
+            {"metadata": {"name": "d"}, "spec": null},
+        ]});
         let list: WireList = serde_json::from_value(list).unwrap();
-        let read: Vec<Duration> = list.items.into_iter().map(|wire| Record::from(wire).duration).collect();
-        assert_eq!(read, [Duration::from_secs(40), DURATION, DURATION]);
+        let records: Vec<Record> = list.items.into_iter().map(Record::from).collect();
+        let read: Vec<_> = records.iter().map(|r| (&*r.name, r.duration.as_secs(), r.transitions)).collect();
+        assert_eq!(read, [("a", 15, 0), ("b", 15, 0), ("c", 40, 7), ("d", 15, 0)]);
+        assert_eq!((&*records[0].holder, records[1].is_ready()), ("x", true));
     }
 }

@@ -111,7 +111,7 @@ impl Presence {
             (_, Err(Refusal::Absent)) => (Step::Rest, Duration::ZERO),
             (_, Err(Refusal::Conflict)) => (Step::Look, Duration::ZERO),
             (_, Err(Refusal::Forbidden)) => (self.step, jittered(10 * RENEW)),
-            (_, Err(Refusal::Failed)) => (self.step, jittered(AGAIN)),
+            (_, Err(Refusal::Ending | Refusal::Failed)) => (self.step, jittered(AGAIN)),
         };
         (self.step, self.at) = (step, now + after);
     }

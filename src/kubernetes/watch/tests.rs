@@ -159,16 +159,18 @@ async fn a_list_is_streamed_and_then_followed() {
     }
 }
 
+fn page(names: &[&str], more: &str) -> Answer {
+    let items: Vec<Value> = names.iter().map(|name| map(name, 1)).collect();
+    let meta = json!({ "resourceVersion": "5", "continue": more });
+    Json(200, json!({ "apiVersion": "v1", "kind": "ConfigMapList", "items": items, "metadata": meta }))
+}
+
+fn gone() -> Value {
+    json!({ "type": "ERROR", "object": failure(410, "Expired") })
+}
+
 #[tokio::test(start_paused = true)]
 async fn lists_are_read_by_pages_where_they_are_not_streamed() {
-    let page = |names: &[&str], more: &str| {
-        let items: Vec<Value> = names.iter().map(|name| map(name, 1)).collect();
-        Json(
-            200,
-            json!({ "apiVersion": "v1", "kind": "ConfigMapList", "items": items,
-                          "metadata": { "resourceVersion": "5", "continue": more } }),
-        )
-    };
     let answers = vec![
         Json(422, failure(422, "Invalid")),
         page(&["a", "b"], "more"),
@@ -187,11 +189,36 @@ async fn a_stream_whose_list_never_ends_is_given_up_for_pages() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lists_are_streamed_again_after_a_stream_was_cut_and_a_list_by_pages_is_complete() {
+    let cut = || Events(vec![added("a", 1)]);
+    let answers = vec![
+        cut(),
+        cut(),
+        Json(500, failure(500, "InternalError")),
+        page(&["a"], ""),
+        Events(vec![gone()]),
+        Silence(vec![added("b", 2), listed(90)]),
+    ];
+    let (news, calls) = followed(answers, SHORT).await;
+    assert_eq!(news, ["all a@1", "all b@2"]);
+    let calls = calls.all();
+    assert!(calls[2].contains("limit=500") && calls[3].contains("limit=500"), "{calls:?}");
+    assert!(calls[4].contains("resourceVersion=5") && calls[5].contains("sendInitialEvents=true"), "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_lists_are_not_streamed_that_is_asked_once() {
+    let answers = vec![Json(400, failure(400, "BadRequest")), page(&["a"], ""), Events(vec![gone()]), page(&["b"], "")];
+    let (news, calls) = followed(answers, SHORT).await;
+    assert_eq!(news, ["all a@1", "all b@1"]);
+    assert!(calls.all()[3].contains("limit=500"), "{:?}", calls.all());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_too_old_is_listed_again_and_nothing_is_said_to_be_gone_before_that() {
-    let gone = json!({ "type": "ERROR", "object": failure(410, "Expired") });
     let answers = vec![
         Events(vec![added("a", 1), added("b", 2), listed(5)]),
-        Events(vec![gone]),
+        Events(vec![gone()]),
         Silence(vec![added("b", 2), listed(90)]),
     ];
     let (news, calls) = followed(answers, SHORT).await;
