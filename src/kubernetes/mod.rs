@@ -21,6 +21,7 @@ mod kinds;
 mod lease;
 mod names;
 pub mod objects;
+mod own;
 mod road;
 mod secrets;
 mod source;

@@ -1,9 +1,11 @@
 //! What are the addresses of the names that ExternalName Services stand for?
 //!
 //! Off unless it is switched on: whoever may write a Service could otherwise have the gate speak to anything that the node reaches.
-//! Loopback, link-local (cloud metadata), unspecified, multicast and the gate's own addresses are refused even then.
+//! Loopback, link-local (cloud metadata), unspecified, multicast and the addresses of the gate and its machine are
+//! refused even then.
 
 use super::objects::Key;
+use super::own::is_own;
 use super::store::Store;
 use super::translate::{Binding, Translation};
 use crate::model::{EndpointSpec, Origin, Problem};
@@ -47,7 +49,7 @@ pub(super) fn of(translation: &Translation) -> Names {
 pub(super) struct Resolver {
     pub(super) store: Rc<Store>,
     pub(super) memberships: Memberships,
-    /// Addresses of this node.
+    /// Addresses of this node as the settings name them; it may have more.
     pub(super) own: Vec<IpAddr>,
     pub(super) names: watch::Receiver<Names>,
 }
@@ -135,7 +137,7 @@ impl Resolver {
     /// The addresses that a name may lead to.
     fn judge(&self, mut all: Vec<SocketAddr>) -> Result<Vec<EndpointSpec>, Fault> {
         let before = all.len();
-        all.retain(|address| allowed(address.ip(), &self.own));
+        all.retain(|address| allowed(address.ip(), &self.own) && !is_own(address.ip()));
         if all.is_empty() && before > 0 {
             return Err(Fault::Near);
         }
