@@ -42,6 +42,8 @@ pub struct Request {
     pub body_limit: Option<u64>,
     /// Whole time limit.
     pub until: Option<Instant>,
+    /// Whether its HTTP/1 connection may take another one.
+    pub keep: bool,
     host: String,
     user_agent: Vec<u8>,
     referer: Vec<u8>,
@@ -59,6 +61,7 @@ impl Default for Request {
             upgrade: Vec::new(),
             body_limit: None,
             until: None,
+            keep: false,
             host: String::new(),
             user_agent: Vec::new(),
             referer: Vec::new(),
@@ -76,6 +79,7 @@ impl Request {
         self.upgrade.clear();
         self.body_limit = None;
         self.until = None;
+        self.keep = false;
         self.host.clear();
         self.user_agent.clear();
         self.referer.clear();

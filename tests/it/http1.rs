@@ -477,3 +477,28 @@ async fn a_target_in_absolute_form_is_the_same_as_host_and_path() {
     client.send("OPTIONS * HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
     assert_eq!(client.response().await.status(), 404, "no route has the path *");
 }
+
+#[tokio::test]
+async fn a_refusal_ends_a_connection_that_its_client_wants_to_end() {
+    let proxy = routes("a.test/only/: { respond: { status: 200 } }\n").start().await;
+    let mut client = proxy.client().await;
+    client.send("GET /other HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").await;
+    let response = client.response().await;
+    assert_eq!((response.status(), response.get("connection")), (404, Some("close")));
+    assert_eq!(client.end().await, End::Fin);
+}
+
+#[tokio::test]
+async fn refusals_count_towards_the_requests_of_a_connection() {
+    let proxy = routes("a.test/only/: { respond: { status: 200 } }\n")
+        .http("limits: { requests_per_connection: 2 }")
+        .start()
+        .await;
+    let mut client = proxy.client().await;
+    for connection in [None, Some("close")] {
+        client.send("GET /other HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+        let response = client.response().await;
+        assert_eq!((response.status(), response.get("connection")), (404, connection));
+    }
+    assert_eq!(client.end().await, End::Fin);
+}

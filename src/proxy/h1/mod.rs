@@ -192,6 +192,7 @@ async fn exchange(
     let body = framing::of_request(&request.head.fields, version)?;
     let options = hop::connection_options(&request.head.fields);
     let keep = !last && !options.close && (version == Version::Http11 || options.keep_alive);
+    request.keep = keep;
     conn.frame(body, BodyKind::None);
     conn.expects_continue = version == Version::Http11 && request.head.fields.has(FieldId::Expect);
     match pipeline::decide(listener, options, request)? {
@@ -220,7 +221,7 @@ async fn fail(
     let keep = match error {
         ProxyError::Gone => return After::Gone,
         ProxyError::Head(_) | ProxyError::Framing(_) | ProxyError::Refused(_) | ProxyError::HeadTimeout => false,
-        _ => request.head.version == Version::Http11 && !connection.is_ending(),
+        _ => request.keep && !connection.is_ending(),
     };
     let answer = respond::error(error, &request.head);
     own(conn, connection, listener, request, deadline, answer, keep).await
