@@ -28,6 +28,8 @@ pub enum Refused {
     HeaderName,
     #[error("CONNECT and TRACE are not served")]
     Method,
+    #[error("a :protocol other than websocket")]
+    Protocol,
     #[error("an expectation other than 100-continue")]
     Expectation,
 }
@@ -37,6 +39,8 @@ impl Refused {
     pub fn status(self) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            // RFC 9220 section 3.
+            Self::Protocol => StatusCode::NOT_IMPLEMENTED,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             _ => StatusCode::BAD_REQUEST,
         }
@@ -53,6 +57,7 @@ impl Refused {
             Self::PathAmbiguous => "path_ambiguous",
             Self::HeaderName => "header_name",
             Self::Method => "method_not_allowed",
+            Self::Protocol => "protocol_unknown",
             Self::Expectation => "expectation_failed",
         }
     }
@@ -60,15 +65,27 @@ impl Refused {
 
 /// Makes `host`, `port`, `path` and `query` of what was received.
 pub fn normalize(head: &mut RequestHead) -> Result<(), Refused> {
-    let websocket = head.method == Method::CONNECT && !head.protocol.is_empty();
-    if head.method == Method::TRACE || (head.method == Method::CONNECT && !websocket) {
-        return Err(Refused::Method);
-    }
+    check_method(head)?;
     check_fields(head)?;
     let raw = std::mem::take(&mut head.raw_target);
     let outcome = split_target(head, &raw);
     head.raw_target = raw;
     outcome
+}
+
+/// A WebSocket is a GET (RFC 8441 section 5), whichever way it was asked for: the same is matched and forwarded.
+fn check_method(head: &mut RequestHead) -> Result<(), Refused> {
+    if head.protocol.is_empty() {
+        let refused = matches!(head.method, Method::TRACE | Method::CONNECT);
+        return if refused { Err(Refused::Method) } else { Ok(()) };
+    }
+    // Any text comes here as `:protocol`, line breaks too, and it goes into a field of a head of HTTP/1; h2c would carry requests past
+    // every check.
+    if head.method != Method::CONNECT || !head.protocol.eq_ignore_ascii_case(b"websocket") {
+        return Err(Refused::Protocol);
+    }
+    head.method = Method::GET;
+    Ok(())
 }
 
 /// Names that CGI-style upstreams confuse (`Transfer_Encoding`), and expectations.
@@ -379,6 +396,21 @@ mod tests {
         assert_eq!(with(Method::GET, "expect", "x"), Err(Refused::Expectation));
         assert_eq!(with(Method::GET, "Transfer_Encoding", "chunked"), Err(Refused::HeaderName));
         assert_eq!(request("*", &["a"]).unwrap_err(), Refused::TargetMalformed);
+    }
+
+    #[test]
+    fn a_websocket_is_a_get_and_no_other_protocol_is_connected_to() {
+        let with = |method: Method, protocol: &str| {
+            let mut head = RequestHead { method, protocol: protocol.into(), ..RequestHead::default() };
+            head.raw_target.push(b'/');
+            head.fields.push(b"host", b"a");
+            normalize(&mut head).map(|()| head.method)
+        };
+        assert_eq!(with(Method::CONNECT, "WebSocket"), Ok(Method::GET));
+        for protocol in ["h2c", "connect-udp", "websocket\r\nX-A: 1", "websocket ", "websocket, h2c"] {
+            assert_eq!(with(Method::CONNECT, protocol), Err(Refused::Protocol), "{protocol:?}");
+        }
+        assert_eq!(with(Method::POST, "websocket"), Err(Refused::Protocol));
     }
 
     proptest! {

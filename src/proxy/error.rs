@@ -81,7 +81,9 @@ pub enum ProxyError {
     Timeout,
     #[error("the upstream's answer is malformed")]
     Malformed,
-    #[error("the upstream switched protocols without being asked, or to another one")]
+    #[error(
+        "the upstream switched protocols without being asked, to another one, or not at all and called that a success"
+    )]
     Upgrade,
     #[error("the upstream broke off its answer")]
     Cut,

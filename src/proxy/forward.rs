@@ -14,7 +14,7 @@ use crate::route::Route;
 use crate::upstream::{
     AdmitError, Cluster, ConnectError, Endpoint, EndpointId, Outcome, Permit, PickError, UpstreamStream, connect,
 };
-use http::{Method, StatusCode};
+use http::StatusCode;
 use smallvec::SmallVec;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -232,10 +232,8 @@ async fn send<D: Downstream>(
 fn write_head(conn: &mut Conn<UpstreamStream>, request: &Request, body: BodyKind) {
     let head = &request.head;
     conn.writer = BodyWriter::new(body);
-    // An extended CONNECT becomes the GET that an HTTP/1.1 upstream knows (RFC 8441 section 5).
-    let method = if head.protocol.is_empty() { &head.method } else { &Method::GET };
     let out = conn.out();
-    compose::request(out, head, method, body);
+    compose::request(out, head, &head.method, body);
     if !request.upgrade.is_empty() {
         out.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
         out.extend_from_slice(&request.upgrade);

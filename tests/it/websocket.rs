@@ -188,3 +188,47 @@ async fn a_websocket_is_recorded_and_counted_when_it_ends() {
     assert_eq!((record["bytes_in"].as_u64(), record["bytes_out"].as_u64()), (Some(11), Some(11)), "{record}");
     assert_eq!(proxy.metric("tidegate_upgrades_open", &[]).await, 0.0);
 }
+
+#[tokio::test]
+async fn a_protocol_that_would_be_more_than_one_field_reaches_no_upstream() {
+    let up = echo().await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client = proxy.h2().await;
+    client.extended_connect().await;
+    let smuggled = "websocket\r\nX-Forwarded-For: 192.0.2.1\r\n\r\nGET /admin HTTP/1.1\r\nHost: a.test";
+    for protocol in [smuggled, "h2c", "connect-udp"] {
+        let mut connect = request("CONNECT", "http://a.test/chat");
+        connect.extensions_mut().insert(::h2::ext::Protocol::from(protocol));
+        let (response, _stream) = client.open(connect, false).await;
+        assert_eq!(within("the response", response).await.unwrap().status(), 501, "{protocol:?}");
+    }
+    assert_eq!(up.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_websocket_over_http2_takes_the_route_of_get() {
+    let up = Upstream::raw("HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nno!").await;
+    let text = format!(
+        "hosts: [a.test]\nroutes: [{{ path: /, method: GET, to: up }}]\n---\nclusters: {{ up: {{ endpoints: [\"{}\"] }} }}\n",
+        up.address
+    );
+    let proxy = routes(text).start().await;
+    let mut client = proxy.h2().await;
+    client.extended_connect().await;
+    let mut connect = request("CONNECT", "http://a.test/chat");
+    connect.extensions_mut().insert(::h2::ext::Protocol::from_static("websocket"));
+    let (response, _stream) = client.open(connect, false).await;
+    assert_eq!(within("the response", response).await.unwrap().status(), 401);
+}
+
+#[tokio::test]
+async fn a_success_without_a_switch_opens_no_tunnel() {
+    let up = Upstream::raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client = proxy.h2().await;
+    client.extended_connect().await;
+    let mut connect = request("CONNECT", "http://a.test/chat");
+    connect.extensions_mut().insert(::h2::ext::Protocol::from_static("websocket"));
+    let (response, _stream) = client.open(connect, false).await;
+    assert_eq!(within("the response", response).await.unwrap().status(), 502);
+}

@@ -147,7 +147,12 @@ async fn serve_one(open: &mut Open, source: &mut IncomingBody, deadline: &mut De
             let remote = if request.upgrade.is_empty() {
                 forward(&connection, request, source, kind, deadline).await?
             } else {
-                forward(&connection, request, &mut NoBody, kind, deadline).await?
+                let remote = forward(&connection, request, &mut NoBody, kind, deadline).await?;
+                // To a client any success of a CONNECT opens the tunnel (RFC 8441 section 5), and there is none behind this one.
+                if remote.body != crate::http1::BodyKind::Tunnel && request.response.status.is_success() {
+                    return Err(ProxyError::Upgrade);
+                }
+                remote
             };
             pipeline::respond_with(&listener, request);
             Ok(Outcome::Remote(Box::new(remote)))
