@@ -24,6 +24,14 @@ async fn echo() -> Upstream {
     .await
 }
 
+/// Asks for `/chat` by extended CONNECT; the stream stays open for as long as it is held.
+async fn connect(client: &mut H2Client, protocol: &str) -> (::h2::client::ResponseFuture, ::h2::SendStream<Bytes>) {
+    client.extended_connect().await;
+    let mut connect = request("CONNECT", "http://a.test/chat");
+    connect.extensions_mut().insert(::h2::ext::Protocol::from(protocol));
+    client.open(connect, false).await
+}
+
 #[tokio::test]
 async fn a_websocket_opens_speaks_both_ways_and_closes() {
     let up = echo().await;
@@ -122,10 +130,7 @@ async fn an_upstream_that_declines_extended_connect_is_heard() {
     let up = Upstream::raw("HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nno!").await;
     let proxy = routes(everything_to(&[&up])).start().await;
     let mut client = proxy.h2().await;
-    client.extended_connect().await;
-    let mut connect = request("CONNECT", "http://a.test/chat");
-    connect.extensions_mut().insert(::h2::ext::Protocol::from_static("websocket"));
-    let (response, _stream) = client.open(connect, false).await;
+    let (response, _stream) = connect(&mut client, "websocket").await;
     let response = crate::harness::h2::collect(within("the response", response).await.unwrap()).await;
     assert_eq!((response.status, response.text()), (401, "no!"));
 }
@@ -194,12 +199,9 @@ async fn a_protocol_that_would_be_more_than_one_field_reaches_no_upstream() {
     let up = echo().await;
     let proxy = routes(everything_to(&[&up])).start().await;
     let mut client = proxy.h2().await;
-    client.extended_connect().await;
     let smuggled = "websocket\r\nX-Forwarded-For: 192.0.2.1\r\n\r\nGET /admin HTTP/1.1\r\nHost: a.test";
     for protocol in [smuggled, "h2c", "connect-udp"] {
-        let mut connect = request("CONNECT", "http://a.test/chat");
-        connect.extensions_mut().insert(::h2::ext::Protocol::from(protocol));
-        let (response, _stream) = client.open(connect, false).await;
+        let (response, _stream) = connect(&mut client, protocol).await;
         assert_eq!(within("the response", response).await.unwrap().status(), 501, "{protocol:?}");
     }
     assert_eq!(up.requests().len(), 0);
@@ -214,10 +216,7 @@ async fn a_websocket_over_http2_takes_the_route_of_get() {
     );
     let proxy = routes(text).start().await;
     let mut client = proxy.h2().await;
-    client.extended_connect().await;
-    let mut connect = request("CONNECT", "http://a.test/chat");
-    connect.extensions_mut().insert(::h2::ext::Protocol::from_static("websocket"));
-    let (response, _stream) = client.open(connect, false).await;
+    let (response, _stream) = connect(&mut client, "websocket").await;
     assert_eq!(within("the response", response).await.unwrap().status(), 401);
 }
 
@@ -226,9 +225,6 @@ async fn a_success_without_a_switch_opens_no_tunnel() {
     let up = Upstream::raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     let proxy = routes(everything_to(&[&up])).start().await;
     let mut client = proxy.h2().await;
-    client.extended_connect().await;
-    let mut connect = request("CONNECT", "http://a.test/chat");
-    connect.extensions_mut().insert(::h2::ext::Protocol::from_static("websocket"));
-    let (response, _stream) = client.open(connect, false).await;
+    let (response, _stream) = connect(&mut client, "websocket").await;
     assert_eq!(within("the response", response).await.unwrap().status(), 502);
 }
