@@ -232,8 +232,7 @@ pub fn canonical_path(raw: &[u8], path: &mut String) -> Result<(), Refused> {
         return Ok(());
     }
     decode(raw, path)?;
-    remove_dot_segments(path);
-    Ok(())
+    remove_dot_segments(path)
 }
 
 /// The common case: nothing to decode, no segment that begins with a dot.
@@ -274,10 +273,10 @@ fn decode(raw: &[u8], path: &mut String) -> Result<(), Refused> {
     Ok(())
 }
 
-/// RFC 3986 section 5.2.4, in place.
-fn remove_dot_segments(path: &mut String) {
+/// RFC 3986 section 5.2.4, in place. By it `/a//../b` is `/a/b`; to a reader that merges slashes first it is `/b`.
+fn remove_dot_segments(path: &mut String) -> Result<(), Refused> {
     if !path.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return;
+        return Ok(());
     }
     let mut kept: Vec<&str> = Vec::new();
     let mut segments = path.split('/').skip(1).peekable();
@@ -287,7 +286,9 @@ fn remove_dot_segments(path: &mut String) {
             "." if last => kept.push(""),
             "." => {}
             ".." => {
-                kept.pop();
+                if kept.pop() == Some("") {
+                    return Err(Refused::PathAmbiguous);
+                }
                 if last {
                     kept.push("");
                 }
@@ -304,6 +305,7 @@ fn remove_dot_segments(path: &mut String) {
         canonical.push('/');
     }
     *path = canonical;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -372,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_path_that_readers_take_differently_is_refused() {
-        for raw in ["/a%2fb", "/a%2Fb", "/a%5cb", "/a\\b", "/a%00"] {
+        for raw in ["/a%2fb", "/a%2Fb", "/a%5cb", "/a\\b", "/a%00", "/a//../b", "/a//%2e%2e", "/a//./../b"] {
             assert_eq!(path(raw), Err(Refused::PathAmbiguous), "{raw}");
         }
         for raw in ["", "a", "/%", "/%1", "/%zz", "/a b", "/a#b", "/ä", "/\u{7f}"] {
