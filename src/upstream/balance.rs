@@ -580,6 +580,8 @@ mod tests {
 
     #[test]
     fn load_spills_over_as_it_grows_and_never_all_at_once() {
+        // By chance alone one in 27 runs went beyond these bounds, by one or two.
+        random::begin_at(1);
         let mut near = vec![Nearness::Anywhere; 10];
         near[3] = Nearness::Node;
         let cluster = placed(BalancePolicy::LeastRequest, &near);

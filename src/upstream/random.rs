@@ -17,6 +17,12 @@ pub(crate) fn next() -> u64 {
     })
 }
 
+/// The same numbers from here on in every run, on this thread.
+#[cfg(test)]
+pub(crate) fn begin_at(seed: u64) {
+    STATE.set(seed);
+}
+
 /// A number below `bound`; 0 for a bound of 0. The bias of the multiplication is below 2^-32 for any realistic bound.
 pub(crate) fn below(bound: u64) -> u64 {
     let product = u128::from(next()) * u128::from(bound);
