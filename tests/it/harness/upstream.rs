@@ -48,7 +48,15 @@ impl Upstream {
         S: Fn(Peer) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind(address).await.unwrap();
+        Self::on(TcpListener::bind(address).await.unwrap(), tls, script)
+    }
+
+    /// The same on a socket that listens already.
+    fn on<S, F>(listener: TcpListener, tls: Option<TlsAcceptor>, script: S) -> Self
+    where
+        S: Fn(Peer) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         let address = listener.local_addr().unwrap();
         let log = Arc::<Log>::default();
         let script = Arc::new(Mutex::new(script));
@@ -229,22 +237,24 @@ impl Peer {
 /// An address that refuses connections and is nobody else's while this lives: bound, never listening.
 pub struct Refusing {
     pub address: SocketAddr,
-    _socket: socket2::Socket,
+    socket: socket2::Socket,
 }
 
 impl Refusing {
     pub fn bind() -> Self {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-        Self { address: socket.local_addr().unwrap().as_socket().unwrap(), _socket: socket }
+        Self { address: socket.local_addr().unwrap().as_socket().unwrap(), socket }
     }
 
     /// Begins to answer: the same address, now an upstream with this text.
     pub async fn revive(self, text: &str) -> Upstream {
-        let address = self.address.to_string();
-        drop(self);
+        // The very socket: an address that is given up for a moment may be another test's by then.
+        self.socket.listen(128).unwrap();
+        self.socket.set_nonblocking(true).unwrap();
+        let listener = TcpListener::from_std(self.socket.into()).unwrap();
         let reply = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
-        Upstream::listen(&address, None, move |mut peer| {
+        Upstream::on(listener, None, move |mut peer| {
             let reply = reply.clone();
             async move {
                 while peer.request().await.is_some() {
@@ -252,7 +262,6 @@ impl Refusing {
                 }
             }
         })
-        .await
     }
 }
 
