@@ -47,11 +47,15 @@ pub struct Limited<'a, B> {
     pub source: &'a mut B,
     /// Bytes that may still come.
     pub left: u64,
+    /// Whether the last look found nothing, and not the end either.
+    pub waits: bool,
 }
 
 impl<B: BodySource> BodySource for Limited<'_, B> {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<usize>, BodyError>> {
-        match self.source.poll_data(cx) {
+        let polled = self.source.poll_data(cx);
+        self.waits = polled.is_pending();
+        match polled {
             Poll::Ready(Ok(Some(n))) if n as u64 > self.left => Poll::Ready(Err(BodyError::TooLarge)),
             other => other,
         }

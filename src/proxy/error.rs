@@ -63,6 +63,10 @@ pub enum ProxyError {
     BodyBroken(#[source] BodyError),
     #[error("the client went away")]
     Gone,
+    #[error("the client stopped taking the response")]
+    Stalled,
+    #[error("a WebSocket to a cluster that is spoken to over HTTP/2")]
+    UpgradeUnsupported,
     #[error("the cluster has no endpoint")]
     NoEndpoints,
     #[error("every endpoint is busy and the queue is full")]
@@ -75,6 +79,8 @@ pub enum ProxyError {
     ConnectTimeout(#[source] ConnectError),
     #[error("the upstream closed a kept connection as it was used again")]
     Stale,
+    #[error("the upstream refused the stream before it looked at it")]
+    Unprocessed,
     #[error("the upstream ended the connection before it answered")]
     Reset,
     #[error("the upstream sent no answer in time")]
@@ -126,11 +132,15 @@ impl ProxyError {
             Self::BodyTimeout => row(408, "body_timeout", Downstream, Never),
             Self::BodyBroken(_) => row(400, "body_broken", Downstream, Never),
             Self::Gone => row(499, "client_gone", Downstream, Never),
+            Self::Stalled => row(499, "client_stalled", Downstream, Never),
+            Self::UpgradeUnsupported => row(501, "upgrade_unsupported", Us, Never),
             Self::NoEndpoints => row(503, "no_endpoints", Upstream, Never),
             Self::QueueFull => row(503, "queue_full", Upstream, Never),
             Self::QueueTimeout => row(503, "queue_timeout", Upstream, Never),
             Self::Connect(_) => row(502, "connect_failed", Upstream, NothingSent),
             Self::ConnectTimeout(_) => row(504, "connect_timeout", Upstream, NothingSent),
+            // RFC 9113 section 8.7: any method may be sent again.
+            Self::Unprocessed => row(502, "upstream_refused", Upstream, NothingSent),
             Self::Stale => row(502, "upstream_reset", Upstream, Idempotent),
             Self::Reset => row(502, "upstream_reset", Upstream, Idempotent),
             Self::Timeout => row(504, "upstream_timeout", Upstream, Idempotent),

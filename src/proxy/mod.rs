@@ -15,6 +15,7 @@ pub mod forward;
 pub mod h1;
 pub mod h2;
 pub mod pipeline;
+mod push;
 pub mod remote;
 pub mod request;
 pub mod respond;

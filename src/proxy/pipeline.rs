@@ -59,7 +59,7 @@ pub fn decide(
 fn check_misdirected(listener: &ListenerSnapshot, request: &Request) -> Result<(), ProxyError> {
     let (Some(names), Some(tls)) = (&listener.tls, &request.ctx.tls) else { return Ok(()) };
     if tls.server_name.as_deref() == Some(request.head.host.as_str()) {
-        return Ok(());
+        return if request.stale { Err(ProxyError::Misdirected) } else { Ok(()) };
     }
     match names.find(Some(&request.head.host)) {
         Some(found) if found.policy == tls.policy => Ok(()),

@@ -18,6 +18,8 @@ pub struct Remote {
     pub wire: Wire,
     /// Whether the whole request has been sent.
     pub sent: bool,
+    /// Whether more of the request's body is waited for: all that came was taken.
+    pub starved: bool,
     /// Whether the upstream stopped taking the request: its answer may still come, the connection is not used again.
     pub refused: bool,
     /// Whether the upstream lets the connection be used again.
@@ -53,6 +55,12 @@ pub struct H2Wire {
 }
 
 impl Remote {
+    /// An attempt of which nothing was sent yet.
+    pub fn new(wire: Wire, reused: bool, endpoint: Arc<Endpoint>, cluster: Arc<Cluster>, permit: Permit) -> Self {
+        let (sent, starved, refused, keep) = (false, false, false, false);
+        Self { wire, sent, starved, refused, keep, reused, body: BodyKind::None, endpoint, cluster, permit }
+    }
+
     /// Moves the request's body on. `moved` counts its bytes.
     pub fn poll_push<B: BodySource>(
         &mut self,

@@ -42,6 +42,10 @@ pub struct Request {
     pub body_limit: Option<u64>,
     /// Whole time limit.
     pub until: Option<Instant>,
+    /// When the attempt in hand must have the head of its answer.
+    pub head_until: Option<Instant>,
+    /// The connection's TLS policy is no longer the one of its name.
+    pub stale: bool,
     /// Whether its HTTP/1 connection may take another one.
     pub keep: bool,
     host: String,
@@ -61,6 +65,8 @@ impl Default for Request {
             upgrade: Vec::new(),
             body_limit: None,
             until: None,
+            head_until: None,
+            stale: false,
             keep: false,
             host: String::new(),
             user_agent: Vec::new(),
@@ -79,6 +85,8 @@ impl Request {
         self.upgrade.clear();
         self.body_limit = None;
         self.until = None;
+        self.head_until = None;
+        self.stale = false;
         self.keep = false;
         self.host.clear();
         self.user_agent.clear();
@@ -91,6 +99,14 @@ impl Request {
         let (peer, local) = (connection.peer, connection.local);
         self.ctx = RequestContext::new(started, peer, local, connection.scheme, connection.tls.clone());
         self.head.scheme = connection.scheme;
+        self.stale = connection.is_stale();
+    }
+
+    /// When something must have moved: after `idle`, or earlier where the request or its attempt may not take so long.
+    pub fn limit(&self, idle: Duration) -> Instant {
+        let at = Instant::now() + idle;
+        let nearer = |at: Instant, limit: Option<Instant>| limit.map_or(at, |limit| limit.min(at));
+        nearer(nearer(at, self.until), self.head_until)
     }
 
     /// Keeps what the record says of the request before filters and forwarding change it.

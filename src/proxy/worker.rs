@@ -188,6 +188,7 @@ pub struct Connection {
     /// Its row in the list of connections.
     pub shown: OpenConnection,
     removed: Cell<bool>,
+    stale: Cell<bool>,
     listener: RefCell<Arc<ListenerSnapshot>>,
     generation: Cell<u64>,
 }
@@ -204,8 +205,9 @@ impl Connection {
         let metrics = worker.listener_metrics(&listener.spec.name);
         let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
         let (peer, local) = ends;
-        let (listener, generation, removed) = (RefCell::new(listener), Cell::new(0), Cell::new(false));
-        Self { worker, peer, local, scheme, tls, metrics, shown, removed, listener, generation }
+        let (listener, generation) = (RefCell::new(listener), Cell::new(0));
+        let (removed, stale) = (Cell::new(false), Cell::new(false));
+        Self { worker, peer, local, scheme, tls, metrics, shown, removed, stale, listener, generation }
     }
 
     /// The listener as it serves now. A connection outlives a change: its next request is served by the new snapshot. Where
@@ -220,8 +222,25 @@ impl Connection {
             if let Some(current) = current {
                 *held = Arc::clone(current);
             }
+            self.stale.set(!self.is_still_covered(&held));
         }
         Arc::clone(&self.listener.borrow())
+    }
+
+    /// Whether the name of the handshake is served by the policy that the handshake passed. It is not after a change of client
+    /// authentication: what came in by the old rules must not go on by them.
+    fn is_still_covered(&self, listener: &ListenerSnapshot) -> bool {
+        let (Some(names), Some(tls)) = (&listener.tls, &self.tls) else { return true };
+        let found = match &tls.server_name {
+            Some(name) => names.find(Some(name)),
+            None => names.find_nameless(self.local.ip()),
+        };
+        found.is_some_and(|found| found.policy == tls.policy)
+    }
+
+    /// Whether its TLS policy is no longer the one of its name: its requests are misdirected, and it takes no more.
+    pub fn is_stale(&self) -> bool {
+        self.stale.get()
     }
 
     /// Whether the request in hand is the last one: the process drains, or the listener was removed.

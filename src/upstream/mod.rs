@@ -30,6 +30,6 @@ pub use connect::{ConnectError, connect};
 pub use endpoint::{Endpoint, EndpointId, Outcome};
 pub use limits::{AdmitError, Permit};
 pub use pool::Pool;
-pub use shared::{Lease, OpeningFailed, Shared};
+pub use shared::{Keep, Lease, OpeningFailed, Shared};
 pub use stream::UpstreamStream;
 pub use view::{ClusterView, EndpointView};

@@ -25,8 +25,18 @@ pub struct Shared<H> {
 struct Slot<H> {
     endpoint: Arc<Endpoint>,
     lines: Vec<Line<H>>,
+    keep: Keep,
     /// A request that connects for all.
     opening: Option<Rc<Opening>>,
+}
+
+/// How many connections without streams are kept, and how long: [`crate::model::ClusterSpec`]'s limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// Connections without streams, per endpoint and worker.
+    pub max_idle: u32,
+    /// A connection without streams is closed after this.
+    pub idle_timeout: Duration,
 }
 
 #[derive(Debug)]
@@ -38,6 +48,8 @@ struct Line<H> {
 #[derive(Debug)]
 struct Usage {
     streams: Cell<u32>,
+    /// Takes no new streams.
+    retired: Cell<bool>,
     /// When the last stream ended.
     since: Cell<Instant>,
 }
@@ -73,6 +85,11 @@ impl<H> Lease<H> {
     pub fn handle(&mut self) -> &mut H {
         &mut self.handle
     }
+
+    /// The connection takes no new streams; those that it has go on.
+    pub fn retire(&self) {
+        self.usage.retired.set(true);
+    }
 }
 
 impl<H> Drop for Lease<H> {
@@ -101,11 +118,12 @@ impl<H: Clone> Shared<H> {
     pub async fn obtain<E: From<OpeningFailed>>(
         &self,
         endpoint: &Arc<Endpoint>,
+        keep: Keep,
         is_alive: impl Fn(&H) -> bool,
         connect: impl AsyncFnOnce() -> Result<H, E>,
     ) -> Result<Lease<H>, E> {
         loop {
-            match self.step(endpoint, &is_alive) {
+            match self.step(endpoint, keep, &is_alive) {
                 Step::Use(lease) => return Ok(lease),
                 Step::Wait(opening) => {
                     // Nothing runs between the step and this: one thread, no await.
@@ -115,7 +133,7 @@ impl<H: Clone> Shared<H> {
                     }
                 }
                 Step::Open(opening) => {
-                    let attempt = Attempt { shared: self, id: endpoint.id, opening };
+                    let attempt = Attempt { shared: self, id: endpoint.id, keep, opening };
                     return match connect().await {
                         Ok(handle) => Ok(attempt.done(endpoint, handle)),
                         Err(error) => {
@@ -128,10 +146,11 @@ impl<H: Clone> Shared<H> {
         }
     }
 
-    fn step(&self, endpoint: &Arc<Endpoint>, is_alive: impl Fn(&H) -> bool) -> Step<H> {
+    fn step(&self, endpoint: &Arc<Endpoint>, keep: Keep, is_alive: impl Fn(&H) -> bool) -> Step<H> {
         let mut slots = self.slots.borrow_mut();
-        let slot = slots.entry(endpoint.id).or_insert_with(|| Slot::new(endpoint));
-        slot.lines.retain(|line| is_alive(&line.handle));
+        let slot = slots.entry(endpoint.id).or_insert_with(|| Slot::new(endpoint, keep));
+        slot.keep = keep;
+        slot.lines.retain(|line| line.is_usable(&is_alive));
         if let Some(line) = slot.lines.iter().find(|line| line.usage.streams.get() < self.max_streams) {
             endpoint.ward.meters.reused();
             return Step::Use(line.lease());
@@ -142,14 +161,17 @@ impl<H: Clone> Shared<H> {
         Step::Open(Rc::clone(slot.opening.insert(Rc::default())))
     }
 
-    /// Forgets connections that are dead, that belong to endpoints that left, or that had no stream for `idle_timeout`. Those with
-    /// streams live on until the last one ends.
-    pub fn sweep(&self, now: Instant, idle_timeout: Duration, is_alive: impl Fn(&H) -> bool) {
+    /// Forgets connections that are dead, that belong to endpoints that left, or that had no stream for too long or beside too
+    /// many others without. Those with streams live on until the last one ends.
+    pub fn sweep(&self, now: Instant, is_alive: impl Fn(&H) -> bool) {
         self.slots.borrow_mut().retain(|_, slot| {
             let left = slot.endpoint.has_left();
+            let (keep, mut idle) = (slot.keep, 0);
             slot.lines.retain(|line| {
-                let used = line.usage.streams.get() > 0 || line.usage.since.get() + idle_timeout > now;
-                !left && used && is_alive(&line.handle)
+                let busy = line.usage.streams.get() > 0;
+                idle += u32::from(!busy);
+                let kept = busy || (idle <= keep.max_idle && line.usage.since.get() + keep.idle_timeout > now);
+                !left && kept && line.is_usable(&is_alive)
             });
             !slot.lines.is_empty() || slot.opening.is_some()
         });
@@ -173,8 +195,14 @@ impl<H: Clone> Shared<H> {
 }
 
 impl<H> Slot<H> {
-    fn new(endpoint: &Arc<Endpoint>) -> Self {
-        Self { endpoint: Arc::clone(endpoint), lines: Vec::new(), opening: None }
+    fn new(endpoint: &Arc<Endpoint>, keep: Keep) -> Self {
+        Self { endpoint: Arc::clone(endpoint), lines: Vec::new(), keep, opening: None }
+    }
+}
+
+impl<H> Line<H> {
+    fn is_usable(&self, is_alive: impl Fn(&H) -> bool) -> bool {
+        !self.usage.retired.get() && is_alive(&self.handle)
     }
 }
 
@@ -189,15 +217,17 @@ impl<H: Clone> Line<H> {
 struct Attempt<'a, H: Clone> {
     shared: &'a Shared<H>,
     id: EndpointId,
+    keep: Keep,
     opening: Rc<Opening>,
 }
 
 impl<H: Clone> Attempt<'_, H> {
     fn done(self, endpoint: &Arc<Endpoint>, handle: H) -> Lease<H> {
-        let line = Line { handle, usage: Rc::new(Usage { streams: Cell::new(0), since: Cell::new(Instant::now()) }) };
+        let (streams, retired, since) = (Cell::new(0), Cell::new(false), Cell::new(Instant::now()));
+        let line = Line { handle, usage: Rc::new(Usage { streams, retired, since }) };
         let lease = line.lease();
         let mut slots = self.shared.slots.borrow_mut();
-        slots.entry(self.id).or_insert_with(|| Slot::new(endpoint)).lines.push(line);
+        slots.entry(self.id).or_insert_with(|| Slot::new(endpoint, self.keep)).lines.push(line);
         lease
     }
 }
@@ -221,6 +251,8 @@ mod tests {
     use std::task::{Context, Waker};
     use tokio::sync::oneshot;
 
+    const KEEP: Keep = Keep { max_idle: 1, idle_timeout: Duration::from_secs(30) };
+
     /// A connection: its number, and whether it lives.
     type Line = (u32, Rc<Cell<bool>>);
 
@@ -230,7 +262,7 @@ mod tests {
 
     async fn obtain(shared: &Shared<Line>, endpoint: &Arc<Endpoint>, new: u32) -> Lease<Line> {
         let connect = async || Ok::<_, OpeningFailed>(line(new));
-        shared.obtain(endpoint, |l| l.1.get(), connect).await.unwrap()
+        shared.obtain(endpoint, KEEP, |l| l.1.get(), connect).await.unwrap()
     }
 
     fn begin(future: &mut std::pin::Pin<Box<impl Future>>) -> bool {
@@ -266,7 +298,7 @@ mod tests {
         let shared = Shared::new(10);
         let (ready, made) = oneshot::channel();
         let alive = |l: &Line| l.1.get();
-        let mut first = Box::pin(shared.obtain(&endpoint, alive, async || made.await.map_err(|_| OpeningFailed)));
+        let mut first = Box::pin(shared.obtain(&endpoint, KEEP, alive, async || made.await.map_err(|_| OpeningFailed)));
         assert!(begin(&mut first));
         let mut second = Box::pin(obtain(&shared, &endpoint, 2));
         assert!(begin(&mut second));
@@ -281,9 +313,9 @@ mod tests {
         let shared: Shared<Line> = Shared::new(10);
         let (ready, made) = oneshot::channel::<Line>();
         let alive = |l: &Line| l.1.get();
-        let mut first = Box::pin(shared.obtain(&endpoint, alive, async || made.await.map_err(|_| OpeningFailed)));
+        let mut first = Box::pin(shared.obtain(&endpoint, KEEP, alive, async || made.await.map_err(|_| OpeningFailed)));
         assert!(begin(&mut first));
-        let mut second = Box::pin(shared.obtain(&endpoint, alive, async || Ok::<_, OpeningFailed>(line(2))));
+        let mut second = Box::pin(shared.obtain(&endpoint, KEEP, alive, async || Ok::<_, OpeningFailed>(line(2))));
         assert!(begin(&mut second));
         drop(ready);
         assert!(first.await.is_err());
@@ -297,7 +329,7 @@ mod tests {
         let endpoint = members(&cluster).remove(0);
         let shared: Shared<Line> = Shared::new(10);
         let never = async || std::future::pending::<Result<Line, OpeningFailed>>().await;
-        let mut first = Box::pin(shared.obtain(&endpoint, |l| l.1.get(), never));
+        let mut first = Box::pin(shared.obtain(&endpoint, KEEP, |l| l.1.get(), never));
         assert!(begin(&mut first));
         let mut second = Box::pin(obtain(&shared, &endpoint, 2));
         assert!(begin(&mut second));
@@ -313,11 +345,33 @@ mod tests {
         let used = obtain(&shared, &all[0], 1).await;
         drop(obtain(&shared, &all[1], 2).await);
         tokio::time::advance(Duration::from_secs(31)).await;
-        shared.sweep(Instant::now(), Duration::from_secs(30), |l| l.1.get());
+        shared.sweep(Instant::now(), |l| l.1.get());
         assert_eq!((shared.len(), used.0), (1, 1));
         drop(used);
-        shared.sweep(Instant::now(), Duration::from_secs(30), |l| l.1.get());
+        shared.sweep(Instant::now(), |l| l.1.get());
         assert_eq!(shared.len(), 1, "idle from the end of its last stream");
+    }
+
+    #[tokio::test]
+    async fn a_retired_connection_keeps_its_streams_and_gets_no_new_one() {
+        let cluster = cluster(&spec(&[1]));
+        let endpoint = members(&cluster).remove(0);
+        let shared = Shared::new(10);
+        let one = obtain(&shared, &endpoint, 1).await;
+        one.retire();
+        assert_eq!((obtain(&shared, &endpoint, 2).await.0, one.0, shared.len()), (2, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn of_connections_without_streams_only_so_many_are_kept() {
+        let cluster = cluster(&spec(&[1]));
+        let endpoint = members(&cluster).remove(0);
+        let shared = Shared::new(1);
+        let used = (obtain(&shared, &endpoint, 1).await, obtain(&shared, &endpoint, 2).await);
+        let busy = obtain(&shared, &endpoint, 3).await;
+        drop(used);
+        shared.sweep(Instant::now(), |l| l.1.get());
+        assert_eq!((shared.len(), busy.0), (2, 3));
     }
 
     #[tokio::test]
@@ -327,7 +381,7 @@ mod tests {
         let shared = Shared::new(10);
         drop(obtain(&shared, &all[1], 1).await);
         cluster.set_members(&endpoints(&[1]));
-        shared.sweep(Instant::now(), Duration::from_secs(30), |l| l.1.get());
+        shared.sweep(Instant::now(), |l| l.1.get());
         assert!(shared.is_empty());
         drop(obtain(&shared, &all[0], 2).await);
         shared.close(all[0].id);

@@ -36,7 +36,7 @@ pub(super) async fn linger(conn: &mut Conn<Io>, deadline: &mut Deadline) {
 }
 
 /// Tells a TLS client that nothing was cut off (RFC 8446 section 6.1), if that can be done at once.
-pub(super) async fn goodbye(conn: &mut Conn<Io>) {
+pub(in crate::proxy) async fn goodbye(conn: &mut Conn<Io>) {
     if conn.stream().is_tls() {
         poll_fn(|cx| {
             let _ = conn.poll_shutdown(cx);

@@ -4,6 +4,7 @@
 
 mod closing;
 mod response;
+mod upstream;
 
 use super::error::ProxyError;
 use super::forward::forward;
@@ -16,7 +17,10 @@ use crate::message::{FieldId, Io, Version, hop};
 use crate::model::ListenerSpec;
 use crate::snapshot::ListenerSnapshot;
 use crate::telemetry::connections::Spoken;
-use closing::{abort, goodbye, linger};
+pub(super) use closing::goodbye;
+pub(super) use upstream::send;
+
+use closing::{abort, linger};
 use response::{own, relay, switch};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -79,7 +83,7 @@ pub async fn serve(mut conn: Conn<Io>, connection: Rc<Connection>, sniff: bool) 
 }
 
 /// Whether the first bytes are HTTP/2's preface; reads on only while they may be.
-async fn speaks_http2(conn: &mut Conn<Io>, deadline: &mut Deadline) -> bool {
+pub(super) async fn speaks_http2(conn: &mut Conn<Io>, deadline: &mut Deadline) -> bool {
     poll_fn(|cx| {
         loop {
             let input = conn.input().bytes();
@@ -221,6 +225,8 @@ async fn fail(
     let keep = match error {
         ProxyError::Gone => return After::Gone,
         ProxyError::Head(_) | ProxyError::Framing(_) | ProxyError::Refused(_) | ProxyError::HeadTimeout => false,
+        // Nothing else will be answered on it: the client must shake hands anew.
+        ProxyError::Misdirected if connection.is_stale() => false,
         _ => request.keep && !connection.is_ending(),
     };
     let answer = respond::error(error, &request.head);

@@ -1,11 +1,11 @@
 //! How does a response go down an HTTP/1 connection: our own, a relayed one, a switch of protocols?
 
 use super::After;
-use crate::http1::{BodyKind, BodyWriter, Conn, Deadline, RelayError, compose, poll_relay};
+use crate::http1::{BodyKind, BodyWriter, Conn, Deadline, Limited, RelayError, compose, poll_relay};
 use crate::message::{FieldId, Io, Version, hop};
 use crate::proxy::error::ProxyError;
-use crate::proxy::forward::push_body;
 use crate::proxy::pipeline;
+use crate::proxy::push::push_body;
 use crate::proxy::remote::{Remote, Wire};
 use crate::proxy::request::{Downstream, Request};
 use crate::proxy::respond::{self, Answer};
@@ -122,7 +122,10 @@ async fn both_bodies(
     let mut seen = (u64::MAX, u64::MAX);
     poll_fn(|cx| {
         push_body(cx, remote, request, conn)?;
-        match poll_relay(cx, remote, conn, &mut request.ctx.bytes_out, hop::strip_trailers) {
+        let mut source = Limited { source: &mut *remote, left: u64::MAX, waits: false };
+        let relayed = poll_relay(cx, &mut source, conn, &mut request.ctx.bytes_out, hop::strip_trailers);
+        let waits = source.waits;
+        match relayed {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(RelayError::Source(_))) => return Poll::Ready(Err(ProxyError::Cut)),
             Poll::Ready(Err(RelayError::Sink(_))) => return Poll::Ready(Err(ProxyError::Gone)),
@@ -134,10 +137,11 @@ async fn both_bodies(
         let moved = (request.ctx.bytes_in, request.ctx.bytes_out);
         if moved != seen {
             seen = moved;
-            let at = Instant::now() + idle;
-            deadline.set(request.until.map_or(at, |until| until.min(at)));
+            deadline.set(request.limit(idle));
         }
-        deadline.poll(cx).map(|()| Err(ProxyError::Timeout))
+        // What came and did not leave waits for the client.
+        let late = if waits && conn.is_flushed() { ProxyError::Timeout } else { ProxyError::Stalled };
+        deadline.poll(cx).map(|()| Err(late))
     })
     .await
 }
@@ -158,8 +162,9 @@ pub(super) async fn switch(
     let options = hop::connection_options(&response.fields);
     hop::strip(&mut response.fields, options);
     response.fields.remove(FieldId::ContentLength);
+    pipeline::respond_with(listener, request);
     let out = conn.out();
-    compose::response(out, response, BodyKind::Tunnel);
+    compose::response(out, &request.response, BodyKind::Tunnel);
     out.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
     out.extend_from_slice(&protocol);
     out.extend_from_slice(b"\r\n");

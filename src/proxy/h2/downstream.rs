@@ -1,11 +1,12 @@
-//! How is an HTTP/2 connection of a client served?
+//! How is one request of an HTTP/2 client served?
 
 use super::body::IncomingBody;
 use super::response::{Open, Relay, ResponseBody};
-use super::{LocalExecutor, Rewind, convert};
-use crate::http1::{Buffer, Conn, Deadline, HeadError};
-use crate::message::{FieldId, Io, RequestHead, hop, random};
-use crate::model::{Limits, ListenerSpec};
+use super::connection::Guard;
+use super::convert;
+use crate::http1::{Conn, Deadline, HeadError};
+use crate::message::{FieldId, RequestHead, hop, random};
+use crate::model::Limits;
 use crate::proxy::error::ProxyError;
 use crate::proxy::forward::forward;
 use crate::proxy::pipeline::{self, Decision};
@@ -15,96 +16,17 @@ use crate::proxy::tunnel;
 use crate::proxy::worker::Connection;
 use http::{Request as HttpRequest, Response as HttpResponse, StatusCode};
 use hyper::body::Incoming;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use std::cell::Cell;
-use std::convert::Infallible;
-use std::pin::pin;
+use hyper_util::rt::TokioIo;
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::time::Instant;
 
-/// Serves until the client or a drain ends it. `front` is what was read to tell the protocol.
-pub async fn serve(stream: Io, front: Buffer, connection: Rc<Connection>) {
-    let listener = connection.listener();
-    let spec = &listener.spec;
-    let activity = Rc::new(Activity { open: Cell::new(0), since: Cell::new(Instant::now()) });
-    let (shared, seen) = (Rc::clone(&connection), Rc::clone(&activity));
-    let service = service_fn(move |request: HttpRequest<Incoming>| {
-        let connection = Rc::clone(&shared);
-        let busy = Busy::new(&seen);
-        async move {
-            let response = respond(connection, request).await;
-            drop(busy);
-            Ok::<_, Infallible>(response)
-        }
-    });
-    let io = TokioIo::new(Rewind::new(stream, front));
-    let mut serving = pin!(builder(spec).serve_connection(io, service));
-    let keep_alive = spec.timeouts.keep_alive;
-    let mut draining = pin!(connection.worker.draining.started());
-    let mut closing = false;
-    loop {
-        let idle_at = activity.since.get() + keep_alive;
-        tokio::select! {
-            result = serving.as_mut() => {
-                if let Err(error) = result {
-                    tracing::debug!(%error, peer = %connection.peer, "HTTP/2 connection ended");
-                }
-                return;
-            }
-            () = draining.as_mut(), if !closing => closing = true,
-            () = tokio::time::sleep_until(idle_at), if !closing && activity.open.get() == 0 => {
-                if activity.open.get() > 0 || Instant::now() < activity.since.get() + keep_alive {
-                    continue;
-                }
-                closing = true;
-            }
-        }
-        serving.as_mut().graceful_shutdown();
-    }
-}
-
-fn builder(spec: &ListenerSpec) -> http2::Builder<LocalExecutor> {
-    let mut builder = http2::Builder::new(LocalExecutor);
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(spec.limits.streams)
-        .initial_stream_window_size(256 * 1024)
-        .initial_connection_window_size(1024 * 1024)
-        .max_send_buf_size(128 * 1024)
-        // The bound against HPACK bombs (CVE-2026-49975) is this size together with the number of streams.
-        .max_header_list_size(spec.limits.head_bytes.min(32 * 1024))
-        .keep_alive_interval(spec.timeouts.idle)
-        .keep_alive_timeout(spec.timeouts.head)
-        .enable_connect_protocol();
-    builder
-}
-
-/// Whether streams are open, and since when not.
-struct Activity {
-    open: Cell<u32>,
-    since: Cell<Instant>,
-}
-
-struct Busy(Rc<Activity>);
-
-impl Busy {
-    fn new(activity: &Rc<Activity>) -> Self {
-        activity.open.set(activity.open.get() + 1);
-        Self(Rc::clone(activity))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get().saturating_sub(1));
-        self.0.since.set(Instant::now());
-    }
-}
-
 /// One request. Cannot fail: what goes wrong becomes a response.
-async fn respond(connection: Rc<Connection>, mut message: HttpRequest<Incoming>) -> HttpResponse<ResponseBody> {
+pub(super) async fn respond(
+    connection: Rc<Connection>,
+    mut message: HttpRequest<Incoming>,
+    guard: Rc<Guard>,
+) -> HttpResponse<ResponseBody> {
     let upgrade = hyper::upgrade::on(&mut message);
     let (parts, body) = message.into_parts();
     let mut source = IncomingBody::new(body);
@@ -114,15 +36,15 @@ async fn respond(connection: Rc<Connection>, mut message: HttpRequest<Incoming>)
     convert::request_head(&parts, &mut open.request().head);
     let mut deadline = Deadline::new(open.listener.spec.timeouts.idle);
     match serve_one(&mut open, &mut source, &mut deadline).await {
-        Ok(Outcome::Own(answer)) => own(open, answer),
+        Ok(Outcome::Own(answer)) => own(open, answer, (guard, deadline)),
         Ok(Outcome::Remote(remote)) if remote.body == crate::http1::BodyKind::Tunnel => {
-            switch(open, *remote, upgrade, deadline)
+            switch(open, *remote, upgrade, (guard, deadline))
         }
-        Ok(Outcome::Remote(remote)) => relay(open, *remote, source, deadline),
+        Ok(Outcome::Remote(remote)) => relay(open, *remote, source, (guard, deadline)),
         Err(error) => {
             open.request().failed(&error);
             let answer = respond::error(&error, &open.request().head);
-            own(open, answer)
+            own(open, answer, (guard, deadline))
         }
     }
 }
@@ -193,7 +115,11 @@ fn websocket_key() -> [u8; 24] {
     key
 }
 
-fn own(mut open: Open, answer: Answer) -> HttpResponse<ResponseBody> {
+fn own(
+    mut open: Open,
+    answer: Answer,
+    (guard, mut deadline): (Rc<Guard>, Deadline),
+) -> HttpResponse<ResponseBody> {
     let date = open.connection.worker.date();
     let request = open.request();
     request.ctx.status = answer.head.status.as_u16();
@@ -206,10 +132,20 @@ fn own(mut open: Open, answer: Answer) -> HttpResponse<ResponseBody> {
     if !matches!(head.status.as_u16(), 204 | 304) {
         head.fields.set(FieldId::ContentLength, itoa::Buffer::new().format(length).as_bytes());
     }
-    convert::to_response(&head, if sends && length > 0 { ResponseBody::Full(answer.body) } else { ResponseBody::Empty })
+    if !sends || length == 0 {
+        return convert::to_response(&head, ResponseBody::Empty);
+    }
+    deadline.set(Instant::now() + open.listener.spec.timeouts.idle);
+    guard.arm(deadline);
+    convert::to_response(&head, ResponseBody::Full(answer.body))
 }
 
-fn relay(mut open: Open, remote: Remote, source: IncomingBody, deadline: Deadline) -> HttpResponse<ResponseBody> {
+fn relay(
+    mut open: Open,
+    remote: Remote,
+    source: IncomingBody,
+    (guard, mut deadline): (Rc<Guard>, Deadline),
+) -> HttpResponse<ResponseBody> {
     let idle = idle_limit(&mut open);
     let request = open.request();
     request.ctx.status = request.response.status.as_u16();
@@ -219,7 +155,9 @@ fn relay(mut open: Open, remote: Remote, source: IncomingBody, deadline: Deadlin
         remote.release(&open.connection.worker);
         return response.map(|()| ResponseBody::Empty);
     }
-    let relay = Relay { open, remote: Some(remote), source, deadline, idle, ended: false };
+    deadline.set(request.limit(idle));
+    guard.arm(deadline);
+    let relay = Relay { open, remote: Some(remote), source, guard, idle, ended: false };
     response.map(|()| ResponseBody::Relay(Box::new(relay)))
 }
 
@@ -234,7 +172,7 @@ fn switch(
     mut open: Open,
     remote: Remote,
     upgrade: hyper::upgrade::OnUpgrade,
-    mut deadline: Deadline,
+    (guard, mut deadline): (Rc<Guard>, Deadline),
 ) -> HttpResponse<ResponseBody> {
     let idle = idle_limit(&mut open);
     let request = open.request();
@@ -244,6 +182,9 @@ fn switch(
     hop::strip(&mut request.response.fields, options);
     request.response.fields.remove(FieldId::SecWebSocketAccept);
     request.response.fields.remove(FieldId::ContentLength);
+    let listener = Arc::clone(&open.listener);
+    let request = open.request();
+    pipeline::respond_with(&listener, request);
     let response = convert::to_response(&request.response, ResponseBody::Empty);
     tokio::task::spawn_local(async move {
         let Remote { wire: Wire::H1(mut up), permit, .. } = remote else { return };
@@ -254,7 +195,7 @@ fn switch(
         open.connection.metrics.upgrades.sub(1);
         let request = open.request();
         (request.ctx.bytes_in, request.ctx.bytes_out) = (moved.up, moved.down);
-        drop(permit);
+        drop((permit, guard));
     });
     response
 }

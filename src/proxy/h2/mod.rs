@@ -1,6 +1,7 @@
 //! How are HTTP/2 messages made from and turned into ours, on either side? hyper moves the frames.
 
 mod body;
+mod connection;
 mod convert;
 mod downstream;
 mod response;
@@ -8,13 +9,13 @@ mod rewind;
 mod upstream;
 
 pub use body::{IncomingBody, SlotBody, SlotSender};
-pub use downstream::serve;
+pub use connection::serve;
 pub use rewind::Rewind;
-pub use upstream::{Senders, Stream, send};
+pub use upstream::{Senders, Stream, send, stream_to};
 
 use std::future::Future;
 
-/// Runs hyper's tasks on the worker's own thread.
+/// Runs the tasks of connections to upstreams on the worker's own thread.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LocalExecutor;
 

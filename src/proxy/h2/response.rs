@@ -1,11 +1,12 @@
 //! What body does hyper send downstream: a whole one of ours, or one that is relayed as hyper asks for it?
 
 use super::body::IncomingBody;
+use super::connection::Guard;
 use super::convert;
-use crate::http1::{BodySource, Deadline};
+use crate::http1::BodySource;
 use crate::message::hop;
 use crate::proxy::error::ProxyError;
-use crate::proxy::forward::push_body;
+use crate::proxy::push::push_body;
 use crate::proxy::remote::Remote;
 use crate::proxy::request::Request;
 use crate::proxy::worker::Connection;
@@ -17,7 +18,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// A response body for hyper.
 pub(crate) enum ResponseBody {
@@ -35,7 +35,8 @@ pub(crate) struct Relay {
     pub(super) open: Open,
     pub(super) remote: Option<Remote>,
     pub(super) source: IncomingBody,
-    pub(super) deadline: Deadline,
+    /// Cuts the stream when neither body moved for `idle`, whether hyper asks for more or not.
+    pub(super) guard: Rc<Guard>,
     pub(super) idle: Duration,
     pub(super) ended: bool,
 }
@@ -65,7 +66,11 @@ impl Drop for Open {
     fn drop(&mut self) {
         let worker = &self.connection.worker;
         self.connection.metrics.in_flight.sub(1);
-        if let Some(request) = self.request.take() {
+        if let Some(mut request) = self.request.take() {
+            if request.ctx.status == 0 {
+                // The client reset the stream before there was an answer.
+                request.failed(&ProxyError::Gone);
+            }
             request.finish(worker, &self.listener);
             worker.give_back(request);
         }
@@ -84,20 +89,16 @@ impl Relay {
             Poll::Ready(Ok(Some(n))) => {
                 let piece = remote.take(n);
                 request.ctx.bytes_out += piece.len() as u64;
-                self.deadline.set(Instant::now() + self.idle);
+                self.guard.set(request.limit(self.idle));
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Poll::Ready(Ok(None)) => Poll::Ready(self.end()),
             Poll::Ready(Err(_)) => Poll::Ready(Some(Err(ProxyError::Cut))),
             Poll::Pending => {
                 if request.ctx.bytes_in != before {
-                    self.deadline.set(Instant::now() + self.idle);
+                    self.guard.set(request.limit(self.idle));
                 }
-                let late = request.until.is_some_and(|until| Instant::now() >= until);
-                if late || self.deadline.poll(cx).is_ready() {
-                    return Poll::Ready(Some(Err(ProxyError::Timeout)));
-                }
-                Poll::Pending
+                self.guard.poll(cx).map(|()| Some(Err(ProxyError::Timeout)))
             }
         }
     }
@@ -122,7 +123,7 @@ impl Drop for Relay {
     fn drop(&mut self) {
         let request = self.open.request();
         if !self.ended && request.ctx.reason.is_none() {
-            request.failed(&ProxyError::Gone);
+            request.failed(if self.guard.was_late() { &ProxyError::Stalled } else { &ProxyError::Gone });
         }
     }
 }

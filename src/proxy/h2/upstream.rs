@@ -2,14 +2,15 @@
 
 use super::body::{IncomingBody, SlotBody, slot};
 use super::{LocalExecutor, convert};
-use crate::http1::{BodyKind, Deadline};
-use crate::message::hop;
+use crate::http1::{BodyKind, Deadline, framing};
+use crate::message::{FieldId, hop};
 use crate::proxy::error::ProxyError;
-use crate::proxy::forward::{connect_failed, push_body};
+use crate::proxy::push::await_head;
 use crate::proxy::remote::{H2Wire, Remote, Wire};
 use crate::proxy::request::{Downstream, Request};
 use crate::proxy::worker::Connection;
-use crate::upstream::{Cluster, ConnectError, Endpoint, Lease, Outcome, Permit, Shared, connect};
+use crate::upstream::{Cluster, ConnectError, Endpoint, Keep, Lease, Outcome, Permit, Shared, connect};
+use http::StatusCode;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,7 +18,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -26,9 +27,6 @@ const STREAMS: u32 = 100;
 
 /// An upstream that answers no ping for so long is gone.
 const PING: Duration = Duration::from_secs(20);
-
-/// Idle connections are closed after this.
-const IDLE: Duration = Duration::from_secs(60);
 
 /// A place on a connection.
 pub enum Stream {
@@ -45,6 +43,13 @@ impl Stream {
             Self::Own(sender) => sender,
         }
     }
+
+    /// The connection takes no more requests.
+    fn retire(&self) {
+        if let Self::Shared(lease) = self {
+            lease.retire();
+        }
+    }
 }
 
 /// The HTTP/2 connections of one worker.
@@ -59,108 +64,98 @@ impl Default for Senders {
 impl Senders {
     /// Forgets connections that died or were idle too long.
     pub fn sweep(&self) {
-        self.0.sweep(Instant::now(), IDLE, |sender| !sender.is_closed());
+        self.0.sweep(Instant::now(), |sender| !sender.is_closed());
     }
 }
 
 /// Sends the request and waits for the head of the answer.
 pub async fn send<D: Downstream>(
-    connection: &Connection,
-    cluster: &Arc<Cluster>,
-    (endpoint, permit): (Arc<Endpoint>, Permit),
+    mut stream: Stream,
+    (endpoint, cluster, permit): (Arc<Endpoint>, Arc<Cluster>, Permit),
     request: &mut Request,
     down: &mut D,
     deadline: &mut Deadline,
 ) -> Result<Remote, ProxyError> {
-    let mut stream = stream_to(connection, cluster, &endpoint).await?;
     let empty = matches!(poll_fn(|cx| Poll::Ready(down.poll_data(cx))).await, Poll::Ready(Ok(None)));
     let (slot, body) = slot(empty);
     let message =
         convert::to_request(&request.head, cluster.spec().tls.is_some(), body).ok_or(ProxyError::Malformed)?;
-    let answer = stream.sender().send_request(message);
+    let mut answer = pin!(stream.sender().send_request(message));
     let wire = Wire::H2(Box::new(H2Wire { slot, body: None, stream }));
-    let cluster = Arc::clone(cluster);
-    let mut remote = Remote {
-        wire,
-        sent: empty,
-        refused: false,
-        keep: true,
-        reused: false,
-        body: BodyKind::Chunked,
-        endpoint,
-        cluster,
-        permit,
-    };
+    let mut remote = Remote::new(wire, false, endpoint, cluster, permit);
+    (remote.sent, remote.keep) = (empty, true);
     let sent_at = Instant::now();
-    let outcome = wait(answer, &mut remote, request, down, deadline).await.inspect_err(|error| match error {
-        ProxyError::Reset => remote.endpoint.report(Outcome::Reset),
-        ProxyError::Timeout => remote.endpoint.report(Outcome::Timeout),
-        _ => {}
-    })?;
-    let (parts, incoming) = outcome.into_parts();
+    let look = |cx: &mut Context<'_>, remote: &mut Remote, _: &mut Request| {
+        answer.as_mut().poll(cx).map_err(|error| failed(&error, remote))
+    };
+    let outcome = await_head(&mut remote, request, down, deadline, look).await;
+    let (parts, incoming) = match outcome {
+        Ok(response) => response.into_parts(),
+        Err(error) => {
+            report(&remote.endpoint, &error);
+            return Err(error);
+        }
+    };
     remote.endpoint.report(Outcome::Status(parts.status.as_u16()));
     let now = Instant::now();
     remote.endpoint.answered(now - sent_at);
     request.ctx.upstream_head = Some(now - request.ctx.started);
     convert::response_head(&parts, &mut request.response);
-    receive(&mut remote, request, incoming);
+    receive(&mut remote, request, incoming)?;
     Ok(remote)
 }
 
+fn report(endpoint: &Endpoint, error: &ProxyError) {
+    match error {
+        ProxyError::Reset => endpoint.report(Outcome::Reset),
+        ProxyError::Timeout => endpoint.report(Outcome::Timeout),
+        ProxyError::Malformed => endpoint.report(Outcome::Malformed),
+        _ => {}
+    }
+}
+
 /// A place on a connection to the endpoint, made where there is none.
-async fn stream_to(
+pub async fn stream_to(
     connection: &Connection,
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
-) -> Result<Stream, ProxyError> {
+) -> Result<Stream, ConnectError> {
     let ends = (connection.peer, connection.local);
     let open = async || handshake(cluster, endpoint, ends).await;
+    if !cluster.may_reuse_connections() {
+        return open().await.map(Stream::Own);
+    }
     let senders = &connection.worker.senders.0;
-    let obtained = if cluster.may_reuse_connections() {
-        senders.obtain(endpoint, |sender| !sender.is_closed(), open).await.map(Stream::Shared)
-    } else {
-        open().await.map(Stream::Own)
-    };
-    obtained.map_err(|error| connect_failed(endpoint, error))
+    let spec = cluster.spec();
+    let keep = Keep { max_idle: spec.max_idle, idle_timeout: spec.idle_timeout };
+    senders.obtain(endpoint, keep, |sender| !sender.is_closed(), open).await.map(Stream::Shared)
 }
 
-/// Waits for the head of the answer, sending the body meanwhile.
-async fn wait<D: Downstream>(
-    answer: impl Future<Output = hyper::Result<http::Response<Incoming>>>,
-    remote: &mut Remote,
-    request: &mut Request,
-    down: &mut D,
-    deadline: &mut Deadline,
-) -> Result<http::Response<Incoming>, ProxyError> {
-    let mut answer = pin!(answer);
-    poll_fn(|cx| {
-        push_body(cx, remote, request, down)?;
-        if let Poll::Ready(result) = answer.as_mut().poll(cx) {
-            return Poll::Ready(result.map_err(|error| failed(&error)));
-        }
-        if remote.sent && down.poll_gone(cx).is_ready() {
-            return Poll::Ready(Err(ProxyError::Gone));
-        }
-        deadline.poll(cx).map(|()| Err(ProxyError::Timeout))
-    })
-    .await
-}
-
-fn receive(remote: &mut Remote, request: &mut Request, incoming: Incoming) {
-    let fields = &mut request.response.fields;
-    hop::strip(fields, hop::connection_options(fields));
-    let length = fields.get(crate::message::FieldId::ContentLength).and_then(crate::http1::framing::decimal);
+/// Reads the framing of the answer and makes its head ours.
+fn receive(remote: &mut Remote, request: &mut Request, incoming: Incoming) -> Result<(), ProxyError> {
+    let response = &mut request.response;
+    // RFC 9113 section 8.2.2: a message with connection-specific fields is malformed, and this one decides where it ends.
+    if response.fields.has(FieldId::TransferEncoding) {
+        return Err(ProxyError::Malformed);
+    }
+    let kind = framing::of_response(&response.fields, response.version, response.status, &request.head.method)
+        .map_err(|_| ProxyError::Malformed)?;
     let body = IncomingBody::new(incoming);
-    let bodyless = request.head.method == http::Method::HEAD || matches!(request.response.status.as_u16(), 204 | 304);
-    remote.body = match length {
-        _ if bodyless => BodyKind::None,
-        Some(n) => BodyKind::Length(n),
-        None if body.is_ended() => BodyKind::Length(0),
-        None => BodyKind::Chunked,
+    remote.body = match kind {
+        BodyKind::Tunnel => return Err(ProxyError::Malformed),
+        BodyKind::UntilClose if body.is_ended() => BodyKind::Length(0),
+        BodyKind::UntilClose => BodyKind::Chunked,
+        kind => kind,
     };
+    let options = hop::connection_options(&response.fields);
+    hop::strip(&mut response.fields, options);
+    if response.status == StatusCode::NO_CONTENT {
+        response.fields.remove(FieldId::ContentLength);
+    }
     if let Wire::H2(wire) = &mut remote.wire {
         wire.body = Some(body);
     }
+    Ok(())
 }
 
 async fn handshake(
@@ -187,8 +182,18 @@ async fn handshake(
     Ok(sender)
 }
 
-/// A stream that the upstream refused before it looked at it (REFUSED_STREAM, GOAWAY) counts as reset all the same: whether
-/// it may go out again is the method's question.
-fn failed(error: &hyper::Error) -> ProxyError {
-    if error.is_parse() || error.is_user() { ProxyError::Malformed } else { ProxyError::Reset }
+/// What the failure of a stream means. One that the upstream refused before it looked at it (RFC 9113 section 8.7) may go out
+/// again; a connection that takes no streams any more gets none.
+fn failed(error: &hyper::Error, remote: &mut Remote) -> ProxyError {
+    let cause = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    let leaves = error.is_canceled() || cause.is_some_and(|cause| cause.is_go_away() && cause.is_remote());
+    if leaves && let Wire::H2(wire) = &remote.wire {
+        wire.stream.retire();
+    }
+    let refused = cause.is_some_and(|cause| cause.is_remote() && cause.reason() == Some(h2::Reason::REFUSED_STREAM));
+    match error {
+        _ if leaves || refused => ProxyError::Unprocessed,
+        error if error.is_parse() || error.is_user() => ProxyError::Malformed,
+        _ => ProxyError::Reset,
+    }
 }

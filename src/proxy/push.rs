@@ -1,0 +1,97 @@
+//! How does a request's body move on while its answer is awaited or relayed, and whose fault is it when nothing moves?
+
+use super::error::ProxyError;
+use super::remote::{Remote, Wire};
+use super::request::{Downstream, Request};
+use crate::http1::{BodyError, Deadline, Limited, RelayError};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+/// Moves the request's body on, if there is more. A failure of the upstream alone is not one yet: its answer may be there.
+pub(super) fn push_body<D: Downstream>(
+    cx: &mut Context<'_>,
+    remote: &mut Remote,
+    request: &mut Request,
+    down: &mut D,
+) -> Result<(), ProxyError> {
+    if remote.sent {
+        return Ok(());
+    }
+    let left = request.body_limit.map_or(u64::MAX, |limit| limit.saturating_sub(request.ctx.bytes_in));
+    let mut source = Limited { source: down, left, waits: false };
+    let pushed = remote.poll_push(cx, &mut source, &mut request.ctx.bytes_in);
+    remote.starved = source.waits;
+    match pushed {
+        Poll::Ready(Ok(())) => remote.sent = true,
+        Poll::Ready(Err(RelayError::Source(error))) => return Err(body_failed(error)),
+        Poll::Ready(Err(RelayError::Sink(_))) => (remote.sent, remote.refused) = (true, true),
+        Poll::Pending => {}
+    }
+    Ok(())
+}
+
+fn body_failed(error: BodyError) -> ProxyError {
+    match error {
+        BodyError::Io(_) | BodyError::Http2(_) | BodyError::Truncated => ProxyError::Gone,
+        BodyError::TooLarge => ProxyError::BodyTooLarge,
+        BodyError::Chunk(_) => ProxyError::BodyBroken(error),
+    }
+}
+
+/// Waits for the head of an answer while the body goes out: `answer` looks for it. The limit moves with the body, never beyond
+/// what the request and its attempt may take.
+pub(super) async fn await_head<D: Downstream, T>(
+    remote: &mut Remote,
+    request: &mut Request,
+    down: &mut D,
+    deadline: &mut Deadline,
+    mut answer: impl FnMut(&mut Context<'_>, &mut Remote, &mut Request) -> Poll<Result<T, ProxyError>>,
+) -> Result<T, ProxyError> {
+    poll_fn(|cx| {
+        let before = request.ctx.bytes_in;
+        push_body(cx, remote, request, down)?;
+        if request.ctx.bytes_in != before
+            && let Some(route) = &request.route
+        {
+            deadline.set(request.limit(route.spec.idle_timeout));
+        }
+        if let Poll::Ready(result) = answer(cx, remote, request) {
+            return Poll::Ready(result);
+        }
+        if remote.sent && down.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(ProxyError::Gone));
+        }
+        deadline.poll(cx).map(|()| Err(late(remote)))
+    })
+    .await
+}
+
+/// Who did not move when the limit passed: a client whose body does not come, or the upstream.
+fn late(remote: &Remote) -> ProxyError {
+    let taken = match &remote.wire {
+        Wire::H1(conn) => conn.is_flushed(),
+        Wire::H2(_) => true,
+    };
+    if !remote.sent && remote.starved && taken { ProxyError::BodyTimeout } else { ProxyError::Timeout }
+}
+
+/// Waits for `work` as long as the client is there and the limit has not passed; then the error is `late`.
+pub(super) async fn watched<D: Downstream, T>(
+    work: impl Future<Output = T>,
+    down: &mut D,
+    deadline: &mut Deadline,
+    late: ProxyError,
+) -> Result<T, ProxyError> {
+    let (mut work, mut late) = (pin!(work), Some(late));
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
+        }
+        if down.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(ProxyError::Gone));
+        }
+        deadline.poll(cx).map(|()| Err(late.take().unwrap_or(ProxyError::Timeout)))
+    })
+    .await
+}
