@@ -24,6 +24,7 @@ mod grpc;
 mod health;
 mod http1;
 mod http2;
+mod http2_limits;
 mod limits;
 mod listeners;
 mod malformed;

@@ -1,8 +1,8 @@
 //! How long is anybody waited for?
 
 use crate::harness::client::{Client, tcp};
-use crate::harness::proxy::{everything_to, route_to, routes};
-use crate::harness::upstream::{Peer, Upstream};
+use crate::harness::proxy::{everything_to, everything_to_with, route_to, routes};
+use crate::harness::upstream::{BlackHole, Peer, Upstream};
 use crate::harness::wire::End;
 
 #[tokio::test]
@@ -79,6 +79,35 @@ async fn an_upstream_that_does_not_answer_in_time_is_504() {
         assert_eq!(client.get("a.test", "/").await.status(), 504, "{route}");
         assert_eq!(client.get("a.test", "/").await.status(), 504, "the connection stays: {route}");
     }
+}
+
+#[tokio::test]
+async fn the_limit_of_a_request_holds_while_it_waits_in_line_and_while_it_connects() {
+    let up = Upstream::hanging().await;
+    let text = route_to(&[&up], "timeout: 400ms", "max_in_flight: 1, queue_timeout: 60s, outlier: off");
+    let proxy = routes(text.replace("timeout: 400ms", "timeout: 60s")).start().await;
+    let mut held = proxy.client().await;
+    held.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    up.wait_for_requests(1).await;
+    proxy.reload(text).await;
+    assert_eq!(proxy.get("a.test", "/").await.status(), 503, "in line");
+    let hole = BlackHole::dig().await;
+    for route in ["timeout: 400ms", "try_timeout: 400ms, retry: { attempts: 1 }"] {
+        let proxy = routes(route_to(&[&hole.address], route, "connect_timeout: 60s")).start().await;
+        assert_eq!(proxy.get("a.test", "/").await.status(), 504, "connecting: {route}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_connects_for_a_client_that_is_gone() {
+    let hole = BlackHole::dig().await;
+    let proxy = routes(everything_to_with(&[&hole.address], "connect_timeout: 60s")).start().await;
+    let mut client = proxy.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    proxy.wait_for_metric("tidegate_upstream_in_flight", &[], 1.0).await;
+    client.reset();
+    let record = proxy.access_log(1).await.remove(0);
+    assert_eq!((record["status"].as_u64(), record["reason"].as_str()), (Some(499), Some("client_gone")));
 }
 
 #[tokio::test]

@@ -318,6 +318,36 @@ async fn a_host_with_stricter_client_authentication_cannot_be_reached_through_an
 }
 
 #[tokio::test]
+async fn client_authentication_that_comes_later_reaches_connections_that_are_open() {
+    let up = Upstream::text("ok").await;
+    let (authority, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let text = |tls: &str| {
+        format!(
+            "hosts: [a.test]\ntls: {tls}\nroutes: [{{ path: /, to: up }}]\n---\n\
+             clusters:\n  up: {{ endpoints: [\"{up}\"] }}\n"
+        )
+    };
+    let proxy = routes(text("a"))
+        .https("tls: { certificates: [] }")
+        .file("clients.pem", &clients.pem)
+        .certificate("a", &authority.issue(&["a.test"]))
+        .start()
+        .await;
+    let https = proxy.https().await;
+    let mut http1 = Client::tls(https, &authority.client(H1), "a.test").await;
+    let mut http2 = H2Client::tls(https, &authority.client(&["h2"]), "a.test").await;
+    assert_eq!(http1.get("a.test", "/").await.status(), 200);
+    assert_eq!(http2.get("https", "a.test", "/").await.status, 200);
+    proxy.reload(text("{ certificate: a, client_auth: { ca: clients.pem } }")).await;
+    let refused = http1.get("a.test", "/").await;
+    assert_eq!((refused.status(), refused.get("connection")), (421, Some("close")));
+    assert_eq!(http2.get("https", "a.test", "/").await.status, 421);
+    assert!(http2.closed().await.is_ok(), "the client must come anew");
+    let config = authority.client_as(&["h2"], &clients.issue_client("carol"));
+    assert_eq!(H2Client::tls(https, &config, "a.test").await.get("https", "a.test", "/").await.status, 200);
+}
+
+#[tokio::test]
 async fn cleartext_on_a_tls_port_is_no_request() {
     let up = Upstream::text("ok").await;
     let authority = Authority::new("tests");

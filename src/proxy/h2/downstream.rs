@@ -1,9 +1,9 @@
 //! How is one request of an HTTP/2 client served?
 
 use super::body::IncomingBody;
-use super::response::{Open, Relay, ResponseBody};
 use super::connection::Guard;
 use super::convert;
+use super::response::{Open, Relay, ResponseBody};
 use crate::http1::{Conn, Deadline, HeadError};
 use crate::message::{FieldId, RequestHead, hop, random};
 use crate::model::Limits;
@@ -115,11 +115,7 @@ fn websocket_key() -> [u8; 24] {
     key
 }
 
-fn own(
-    mut open: Open,
-    answer: Answer,
-    (guard, mut deadline): (Rc<Guard>, Deadline),
-) -> HttpResponse<ResponseBody> {
+fn own(mut open: Open, answer: Answer, (guard, mut deadline): (Rc<Guard>, Deadline)) -> HttpResponse<ResponseBody> {
     let date = open.connection.worker.date();
     let request = open.request();
     request.ctx.status = answer.head.status.as_u16();

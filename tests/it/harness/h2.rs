@@ -57,10 +57,20 @@ impl H2Client {
         Self::over(stream).await
     }
 
+    /// Grants each stream no more than `window` bytes of its response.
+    pub async fn with_window(address: SocketAddr, window: u32) -> Self {
+        let mut builder = ::h2::client::Builder::new();
+        Self::built(tcp(address).await, builder.initial_window_size(window)).await
+    }
+
     async fn over(io: impl super::wire::Io + 'static) -> Self {
         // A window of the connection that no single stream can fill.
         let mut builder = ::h2::client::Builder::new();
-        let handshake = builder.initial_connection_window_size(16 * 1024 * 1024).handshake(io);
+        Self::built(io, builder.initial_connection_window_size(16 * 1024 * 1024)).await
+    }
+
+    async fn built(io: impl super::wire::Io + 'static, builder: &::h2::client::Builder) -> Self {
+        let handshake = builder.handshake(io);
         let (send, connection) = within("the HTTP/2 preface", handshake).await.unwrap();
         Self { send, driver: tokio::spawn(connection) }
     }
@@ -106,6 +116,11 @@ impl H2Client {
     pub async fn end(self) -> Result<(), ::h2::Error> {
         drop(self.send);
         within("the end of the connection", self.driver).await.unwrap()
+    }
+
+    /// How the connection ended, of the proxy's own accord.
+    pub async fn closed(&mut self) -> Result<(), ::h2::Error> {
+        within("the end of the connection", &mut self.driver).await.unwrap()
     }
 
     /// Drops the connection without a word.
