@@ -64,6 +64,7 @@ const RARE: &[(&[&str], &[Listed])] = &[
             ("src/app/admin.rs", "the same for the admin port and its socket"),
             ("src/app/worker.rs", "a worker's sweep and accept loops end with its thread"),
             ("src/proxy/h2/mod.rs", "hyper's tasks stay on the worker of their connection"),
+            ("src/proxy/h2/connection.rs", "hyper hands each stream over as a task"),
             ("src/proxy/h2/downstream.rs", "a tunnel outlives the request that opened it"),
             ("src/proxy/h2/upstream.rs", "an HTTP/2 connection is driven beside the requests that share it"),
         ],

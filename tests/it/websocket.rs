@@ -3,7 +3,7 @@
 use crate::harness::certs::Authority;
 use crate::harness::client::Client;
 use crate::harness::h2::{H2Client, request};
-use crate::harness::proxy::{everything_to, routes};
+use crate::harness::proxy::{everything_to, route_to, routes};
 use crate::harness::upstream::{Peer, Upstream};
 use crate::harness::websocket::{ACCEPT, KEY, accept, handshake, text_frame, welcome};
 use crate::harness::wire::End;
@@ -30,6 +30,26 @@ async fn connect(client: &mut H2Client, protocol: &str) -> (::h2::client::Respon
     let mut connect = request("CONNECT", "http://a.test/chat");
     connect.extensions_mut().insert(::h2::ext::Protocol::from(protocol));
     client.open(connect, false).await
+}
+
+#[tokio::test]
+async fn a_switch_of_protocols_has_the_edits_of_a_response() {
+    let up = Upstream::start(|mut peer: Peer| async move {
+        let Some(request) = peer.request().await else { return };
+        peer.send(welcome(request.get("sec-websocket-key").unwrap())).await;
+        peer.closed().await;
+    })
+    .await;
+    let edits = "response_headers: { set: { x-gate: tidegate } }";
+    let proxy = routes(route_to(&[&up], edits, "outlier: off")).start().await;
+    let mut client = proxy.client().await;
+    client.send(handshake("a.test", "/chat")).await;
+    let head = client.response_head().await;
+    assert_eq!((head.status(), head.get("x-gate")), (101, Some("tidegate")));
+    let mut client = proxy.h2().await;
+    let (response, _stream) = connect(&mut client, "websocket").await;
+    let head = within("a response", response).await.unwrap();
+    assert_eq!((head.status().as_u16(), head.headers()["x-gate"].to_str().unwrap()), (200, "tidegate"));
 }
 
 #[tokio::test]

@@ -68,10 +68,11 @@ pub(super) fn body_kind(head: &RequestHead, ended: bool) -> Result<BodyKind, Fra
 /// hyper's request from ours.
 pub(super) fn to_request<B>(head: &RequestHead, tls: bool, body: B) -> Option<Request<B>> {
     let authority = head.fields.get(FieldId::Host).and_then(|host| std::str::from_utf8(host).ok())?;
-    let mut target = head.path.clone();
+    let mut target = String::with_capacity(head.path.len());
+    push_encoded(&mut target, &head.path);
     if let Some(query) = head.query() {
         target.push('?');
-        target.push_str(query);
+        push_encoded(&mut target, query);
     }
     let scheme = if tls { "https" } else { "http" };
     let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(target).build().ok()?;
@@ -81,6 +82,23 @@ pub(super) fn to_request<B>(head: &RequestHead, tls: bool, body: B) -> Option<Re
     *request.version_mut() = http::Version::HTTP_2;
     *request.headers_mut() = to_map(&head.fields);
     Some(request)
+}
+
+/// What no URI holds as it stands (RFC 3986 section 2), and `http::Uri` refuses, means the same when it is encoded.
+fn push_encoded(target: &mut String, text: &str) {
+    if !text.contains(['"', '<', '>', '^', '`']) {
+        return target.push_str(text);
+    }
+    for c in text.chars() {
+        match c {
+            '"' => target.push_str("%22"),
+            '<' => target.push_str("%3C"),
+            '>' => target.push_str("%3E"),
+            '^' => target.push_str("%5E"),
+            '`' => target.push_str("%60"),
+            c => target.push(c),
+        }
+    }
 }
 
 /// Fills our head from a response that hyper received.
@@ -112,6 +130,18 @@ mod tests {
         let fields = to_fields(&map);
         assert_eq!(fields.all(FieldId::Cookie).collect::<Vec<_>>(), [b"a=1; b=2"]);
         assert_eq!(fields.len(), 2);
+    }
+
+    #[test]
+    fn every_printable_character_of_a_target_reaches_http2() {
+        let mut head = RequestHead::sample(http::Method::GET, "a.test", "/");
+        head.fields.push(b"host", b"a.test");
+        for byte in (b'!'..=b'~').filter(|byte| !b"#?".contains(byte)) {
+            head.path = format!("/{}", char::from(byte));
+            let request = to_request(&head, false, ()).unwrap_or_else(|| panic!("{:?} is refused", head.path));
+            let path = request.uri().path();
+            assert!(path == head.path || path == format!("/%{byte:02X}"), "{path}");
+        }
     }
 
     #[test]
