@@ -7,7 +7,7 @@ use super::Desk;
 use super::query::Query;
 use super::reply::{self, Reply};
 use super::view::{CertificateOf, EndpointOf, ListenerView, RouteView};
-use crate::model::{Problem, Severity};
+use crate::model::{Keyed, Problem, Severity};
 use crate::route::Route;
 use crate::snapshot::explain::{ExplainRequest, explain as explain_request};
 use crate::snapshot::{ListenerSnapshot, Snapshot};
@@ -116,7 +116,7 @@ pub(super) fn listeners(desk: &Desk, query: &Query) -> Reply {
     let (snapshot, bound) = (desk.handles.shared.full(), desk.handles.bound.borrow().clone());
     let view = |listener: &Arc<ListenerSnapshot>| {
         let spec = &listener.spec;
-        ListenerView::of(spec, bound_at(&bound, &spec.name), listener.table.routes().len())
+        ListenerView::of(spec, bound_at(&bound, &spec.name), listener.table.len())
     };
     reply::json(&query.page(snapshot.listeners.iter(), |listener| listener.spec.name.clone(), view))
 }
@@ -133,7 +133,7 @@ pub(super) fn routes(desk: &Desk, query: &Query) -> Reply {
         let names = listeners.get(&Arc::as_ptr(route)).cloned().unwrap_or_default();
         RouteView::of(route, names.into_iter().map(str::to_owned).collect())
     };
-    reply::json(&query.page(snapshot.routes.values(), |route| RouteView::words(route), view))
+    reply::json(&query.page(snapshot.routes.iter(), |route| RouteView::words(route), view))
 }
 
 fn listeners_of_routes(snapshot: &Snapshot) -> HashMap<*const Route, Vec<&str>> {
@@ -149,17 +149,17 @@ fn listeners_of_routes(snapshot: &Snapshot) -> HashMap<*const Route, Vec<&str>> 
 /// Items are [`crate::upstream::ClusterView`], by name.
 pub(super) fn clusters(desk: &Desk, query: &Query) -> Reply {
     let snapshot = desk.handles.shared.full();
-    let clusters = snapshot.clusters.values().map(|held| &held.cluster);
+    let clusters = snapshot.clusters.iter().map(|held| &held.cluster);
     reply::json(&query.page(clusters, |cluster| cluster.spec().name.clone(), |cluster| cluster.describe()))
 }
 
 /// Items are [`EndpointOf`]; `cluster` asks for one cluster's.
 pub(super) fn endpoints(desk: &Desk, query: &Query) -> Reply {
     let snapshot = desk.handles.shared.full();
-    let wanted = |name: &&String| query.get("cluster").is_none_or(|asked| asked == *name);
-    let clusters = snapshot.clusters.iter().filter(|(name, _)| wanted(name));
-    let all = clusters.flat_map(|(name, held)| {
-        let of = |endpoint| EndpointOf { cluster: name.clone(), endpoint };
+    let wanted = |name: &str| query.get("cluster").is_none_or(|asked| asked == name);
+    let clusters = snapshot.clusters.iter().filter(|held| wanted(held.key()));
+    let all = clusters.flat_map(|held| {
+        let of = |endpoint| EndpointOf { cluster: held.key().to_owned(), endpoint };
         held.cluster.describe().endpoints.into_iter().map(of)
     });
     reply::json(&query.page(all, |of| format!("{} {}", of.cluster, of.endpoint.address), |of| of))

@@ -203,7 +203,7 @@ fn whole(config: Config) -> Vec<Problem> {
     let (mut fragment, mut problems) = read_files(config.routes, config.certificates);
     fragment.listeners = config.listeners;
     fragment.tls.extend(config.tls);
-    let (model, conflicts) = merge(&[Arc::new(fragment)]);
+    let (model, conflicts) = merge(&[Arc::new(fragment.into())]);
     let registry = Registry::new(1, SERIES);
     let (_, wrong) = compile(&model, &Snapshot::default(), &registry);
     problems.extend(conflicts);
@@ -235,7 +235,7 @@ fn alone(fragment: Fragment, kubernetes: bool) -> Vec<Problem> {
             problems.push(Problem::warning(route.origin.clone(), what, hint));
         }
     }
-    problems.extend(source::merge(&[Arc::new(fragment)]).1);
+    problems.extend(source::merge(&[Arc::new(fragment.into())]).1);
     problems
 }
 

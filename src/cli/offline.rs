@@ -24,7 +24,7 @@ pub(super) fn snapshot(args: &ConfigArgs) -> Result<Snapshot, ExitCode> {
 }
 
 fn compiled(fragment: Fragment, mut problems: Vec<Problem>) -> (Snapshot, Vec<Problem>) {
-    let (model, conflicts) = merge(&[Arc::new(fragment)]);
+    let (model, conflicts) = merge(&[Arc::new(fragment.into())]);
     // Nothing is counted here: the overflow series of each family is enough.
     let (snapshot, refused) = compile(&model, &Snapshot::default(), &Registry::new(1, 0));
     problems.extend(conflicts);

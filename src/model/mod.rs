@@ -9,7 +9,9 @@ pub mod listener;
 pub mod origin;
 pub mod policy;
 pub mod route;
+pub mod sorted;
 pub mod value;
+pub mod wanted;
 
 pub use certificate::{Authorities, CertificateSpec, ClientAuthSpec, Pem, TlsBinding};
 pub use cluster::{
@@ -24,7 +26,9 @@ pub use policy::{AccessPolicy, Check, FieldCheck, HeaderCheckPolicy, HeaderEdit,
 pub use route::{
     Action, Match, PathMatch, RedirectSpec, RespondSpec, RetryOn, RetrySpec, RouteSpec, StringMatch, WeightedCluster,
 };
+pub use sorted::{Keyed, Sorted};
 pub use value::{FieldName, HostPattern, ValueError, WildcardDepth};
+pub use wanted::Wanted;
 
 use std::sync::Arc;
 
@@ -47,6 +51,12 @@ pub struct Fragment {
 /// The merged wish of all sources, conflicts already resolved; input of the compiler.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Model {
-    /// Everything that was accepted.
-    pub wanted: Fragment,
+    /// Everything that was accepted; each name is there once.
+    pub wanted: Wanted,
+}
+
+impl From<Fragment> for Model {
+    fn from(fragment: Fragment) -> Self {
+        Self { wanted: fragment.into() }
+    }
 }

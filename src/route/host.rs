@@ -1,48 +1,65 @@
 //! Which hosts are there, and which of them cover a request's host, the most specific first?
 
-use super::path::Paths;
+use super::paths::Paths;
+use super::shards::Shards;
 use crate::model::{HostPattern, WildcardDepth};
-use hashbrown::HashMap;
 
-/// Hosts of a listener. Looked up by borrowed text: nothing is allocated.
-#[derive(Debug, Default)]
+/// Hosts of a listener. Looked up by borrowed text: nothing is allocated. A copy shares what is not changed in it.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Hosts {
-    exact: HashMap<Box<str>, Paths>,
-    wildcard: HashMap<Box<str>, Wildcard>,
+    exact: Shards<Paths>,
+    wildcard: Shards<Wildcard>,
     any: Option<Paths>,
 }
 
 /// Both depths of `*.suffix`.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Wildcard {
     one: Option<Paths>,
     many: Option<Paths>,
 }
 
 impl Hosts {
-    /// The paths of a host, new or as they are.
-    pub(super) fn entry(&mut self, host: &HostPattern) -> &mut Paths {
+    /// The paths of a host.
+    pub(super) fn get(&self, host: &HostPattern) -> Option<&Paths> {
         match host {
-            HostPattern::Any => self.any.get_or_insert_default(),
-            HostPattern::Exact(name) => self.exact.entry(name.clone()).or_default(),
+            HostPattern::Any => self.any.as_ref(),
+            HostPattern::Exact(name) => self.exact.get(name),
+            HostPattern::Wildcard(suffix, WildcardDepth::One) => self.wildcard.get(suffix)?.one.as_ref(),
+            HostPattern::Wildcard(suffix, WildcardDepth::Many) => self.wildcard.get(suffix)?.many.as_ref(),
+        }
+    }
+
+    /// Sets the paths of a host; `None`: it has none.
+    pub(super) fn set(&mut self, host: &HostPattern, paths: Option<Paths>) {
+        match host {
+            HostPattern::Any => self.any = paths,
+            HostPattern::Exact(name) => self.exact.set(name, paths),
             HostPattern::Wildcard(suffix, depth) => {
-                let wildcard = self.wildcard.entry(suffix.clone()).or_default();
+                let mut wildcard = self.wildcard.get(suffix).cloned().unwrap_or_default();
                 match depth {
-                    WildcardDepth::One => wildcard.one.get_or_insert_default(),
-                    WildcardDepth::Many => wildcard.many.get_or_insert_default(),
+                    WildcardDepth::One => wildcard.one = paths,
+                    WildcardDepth::Many => wildcard.many = paths,
                 }
+                let empty = wildcard.one.is_none() && wildcard.many.is_none();
+                self.wildcard.set(suffix, (!empty).then_some(wildcard));
             }
         }
     }
 
-    /// Gives back what growing took in advance.
-    pub(super) fn shrink(&mut self) {
-        let wildcards = self.wildcard.values_mut().flat_map(|w| w.one.iter_mut().chain(&mut w.many));
-        self.exact.values_mut().chain(wildcards).for_each(Paths::shrink);
+    /// Gets ready for so many more hosts without a wildcard.
+    pub(super) fn reserve(&mut self, more: usize) {
+        self.exact.reserve(more);
+    }
+
+    /// The paths of every host, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Paths> {
+        let wildcards = self.wildcard.iter().flat_map(|(_, w)| w.one.iter().chain(&w.many));
+        self.exact.iter().map(|(_, paths)| paths).chain(wildcards).chain(&self.any)
     }
 
     /// Paths of every host that covers this one, the most specific first. `host` is in lower case.
-    pub(super) fn covering<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Paths> {
+    pub(super) fn covering<'a>(&'a self, host: &str) -> impl Iterator<Item = &'a Paths> {
         let wildcards = self.suffixes(host).flat_map(|(first, suffix)| {
             let found = self.wildcard.get(suffix);
             let one = found.filter(|_| first).and_then(|w| w.one.as_ref());
@@ -94,6 +111,7 @@ type WildcardDepthOrder = u8;
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::tests::{route, spec};
     use super::*;
 
     fn pattern(text: &str) -> HostPattern {
@@ -104,13 +122,13 @@ mod tests {
         HostPattern::parse(text, depth).unwrap()
     }
 
-    /// The patterns that cover a host, told apart by an exact path that carries the pattern's place.
+    /// The patterns that cover a host, told apart by the names of their routes, the patterns' places.
     fn covering(patterns: &[&str], host: &str) -> Vec<u32> {
         let mut hosts = Hosts::default();
         for (at, text) in patterns.iter().enumerate() {
-            hosts.entry(&pattern(text)).add_prefix("/", u32::try_from(at).unwrap());
+            hosts.set(&pattern(text), Paths::of(vec![route(spec(&at.to_string(), &[], "/"))]));
         }
-        let first = |paths: &Paths| paths.find("/", |_| true, |_| false).map(|(route, _)| route);
+        let first = |paths: &Paths| paths.find("/", |_| true)?.0.spec.name.parse().ok();
         hosts.covering(host).filter_map(first).collect()
     }
 

@@ -17,9 +17,11 @@ pub mod explain;
 mod host;
 mod metrics;
 mod path;
+mod paths;
 mod predicate;
 pub mod redirect;
 pub mod shadow;
+mod shards;
 mod table;
 pub mod target;
 
@@ -34,7 +36,7 @@ pub use target::Target;
 
 use crate::filter::{self, Chain};
 use crate::message::{FieldId, Fields};
-use crate::model::{self, PathMatch, PathRewrite, Policy, RouteSpec, ValueError};
+use crate::model::{self, Keyed, PathMatch, PathRewrite, Policy, RouteSpec, ValueError};
 use crate::telemetry::metrics::Registry;
 use crate::upstream::Cluster;
 use bytes::Bytes;
@@ -178,6 +180,18 @@ impl Route {
             .precedence(&other.path)
             .then_with(|| key(self).cmp(&key(other)))
             .then_with(|| self.spec.name.cmp(&other.spec.name))
+    }
+}
+
+impl Keyed for Arc<Route> {
+    type Key = str;
+
+    fn key(&self) -> &str {
+        &self.spec.name
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Self::ptr_eq(self, other)
     }
 }
 

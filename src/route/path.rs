@@ -61,7 +61,7 @@ impl PathRule {
         }
     }
 
-    /// Whether it matches; what [`Paths`] is tested against, and what `explain` uses.
+    /// Whether it matches; what [`Tree`] is tested against, and what `explain` uses.
     pub(super) fn matches(&self, path: &str) -> bool {
         match self {
             Self::Exact(exact) => &**exact == path,
@@ -83,9 +83,9 @@ impl PathRule {
     }
 }
 
-/// The paths of one host. Routes are numbers, added in the order of precedence.
+/// The index of the paths of one host that has many. Routes are numbers in the order of precedence.
 #[derive(Debug, Default)]
-pub(super) struct Paths {
+pub(super) struct Tree {
     exact: HashMap<Box<str>, Vec<u32>>,
     /// The first node, where there is one, is the prefix `/`.
     nodes: Vec<Node>,
@@ -102,9 +102,19 @@ struct Node {
     length: u32,
 }
 
-impl Paths {
+impl Tree {
+    /// The index of these.
+    pub(super) fn of<'a>(rules: impl Iterator<Item = &'a PathRule>) -> Self {
+        let mut tree = Self::default();
+        for (number, rule) in (0u32..).zip(rules) {
+            tree.add(rule, number);
+        }
+        tree.nodes.shrink_to_fit();
+        tree
+    }
+
     /// Adds a route; the ones that come first go first.
-    pub(super) fn add(&mut self, rule: &PathRule, route: u32) {
+    fn add(&mut self, rule: &PathRule, route: u32) {
         match rule {
             PathRule::Exact(path) => self.exact.entry(path.clone()).or_default().push(route),
             PathRule::Prefix(prefix) => self.add_prefix(prefix, route),
@@ -112,12 +122,7 @@ impl Paths {
         }
     }
 
-    /// Gives back what growing took in advance: nearly every host has one or two prefixes, and room was made for four.
-    pub(super) fn shrink(&mut self) {
-        self.nodes.shrink_to_fit();
-    }
-
-    pub(super) fn add_prefix(&mut self, prefix: &str, route: u32) {
+    fn add_prefix(&mut self, prefix: &str, route: u32) {
         if self.nodes.is_empty() {
             self.nodes.push(Node::default());
         }
@@ -206,7 +211,7 @@ pub(super) mod tests {
         let by_number = |n: u32| rule_at(&rules, n).matches(path);
         let mut order: Vec<usize> = (0..rules.len()).collect();
         order.sort_by(|a, b| rules[*a].1.precedence(&rules[*b].1));
-        let mut paths = Paths::default();
+        let mut paths = Tree::default();
         for at in order {
             paths.add(&rules[at].1, rules[at].0);
         }

@@ -5,7 +5,7 @@ use super::host;
 use super::predicate::Conditions;
 use super::{Route, Table};
 use crate::model::HostPattern;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// A route that never takes a request, because others take all of its requests first.
@@ -29,7 +29,8 @@ pub struct Listed<'a> {
 impl Table {
     /// Every route under every host, in the order of precedence.
     pub fn listed(&self) -> Vec<Listed<'_>> {
-        let all = self.routes().iter().flat_map(|route| hosts(route).iter().map(move |host| Listed { host, route }));
+        let all =
+            self.routes().into_iter().flat_map(|route| hosts(route).iter().map(move |host| Listed { host, route }));
         let mut all: Vec<_> = all.collect();
         // Stable: within a host the routes stay in their order.
         all.sort_by(|a, b| host::precedence(a.host).cmp(&host::precedence(b.host)));
@@ -37,28 +38,69 @@ impl Table {
     }
 
     /// Routes of which it is certain that each of their requests is taken by a route of the same host that comes first. What
-    /// several routes shadow only together is not found.
-    pub fn shadowed(&self) -> Vec<Shadowed> {
-        let mut by_path: HashMap<(&HostPattern, String), Vec<&Arc<Route>>> = HashMap::new();
-        for route in self.routes() {
-            for host in hosts(route) {
-                by_path.entry((host, route.path.key())).or_default().push(route);
-            }
-        }
-        let opens = self.routes().iter().any(|route| route.path.is_open());
-        let mut found = Vec::new();
-        for route in self.routes() {
-            let mut by: Vec<Arc<Route>> = Vec::new();
-            let hidden = hosts(route).iter().all(|host| {
-                let mut near = route.path.covered_by(opens).into_iter().filter_map(|path| by_path.get(&(host, path)));
-                near.find_map(|routes| shadow(routes, route)).map(|first| by.push(Arc::clone(first))).is_some()
-            });
-            if hidden {
-                by.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    /// several routes shadow only together is not found. In the order of precedence.
+    pub fn shadowed(&self) -> &[Shadowed] {
+        &self.shadowed
+    }
+
+    /// Looks anew for shadowed routes under these hosts.
+    pub(super) fn shade(&mut self, touched: &HashSet<&HostPattern>) {
+        let far = |shadowed: &Shadowed| !hosts(&shadowed.route).iter().any(|host| touched.contains(host));
+        let mut found = std::mem::take(&mut self.shadowed);
+        found.retain(far);
+        let (mut looked, mut indices) = (HashSet::new(), Indices { table: self, of: HashMap::new() });
+        for route in touched.iter().flat_map(|host| self.of_host(host)) {
+            if looked.insert(Arc::as_ptr(route))
+                && let Some(by) = indices.shadows(route)
+            {
                 found.push(Shadowed { route: Arc::clone(route), by });
             }
         }
-        found
+        found.sort_by(|a, b| a.route.precedence(&b.route));
+        self.shadowed = found;
+    }
+}
+
+/// Routes of hosts by what their paths cover, made when it is asked for.
+struct Indices<'a> {
+    table: &'a Table,
+    of: HashMap<&'a HostPattern, Index<'a>>,
+}
+
+#[derive(Default)]
+struct Index<'a> {
+    by_path: HashMap<String, Vec<&'a Arc<Route>>>,
+    /// Whether there are any open rules at all.
+    opens: bool,
+}
+
+impl<'a> Indices<'a> {
+    /// One that comes first, for each of a route's hosts, each once; `None` where some host of it is free.
+    fn shadows(&mut self, route: &'a Arc<Route>) -> Option<Vec<Arc<Route>>> {
+        // Nearly every host has a single route.
+        if hosts(route).iter().any(|host| self.table.of_host(host).len() < 2) {
+            return None;
+        }
+        let mut by: Vec<Arc<Route>> = Vec::new();
+        for host in hosts(route) {
+            let index = self.index(host);
+            let mut near = route.path.covered_by(index.opens).into_iter().filter_map(|path| index.by_path.get(&path));
+            by.push(Arc::clone(near.find_map(|routes| shadow(routes, route))?));
+        }
+        by.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        Some(by)
+    }
+
+    fn index(&mut self, host: &'a HostPattern) -> &Index<'a> {
+        let table = self.table;
+        self.of.entry(host).or_insert_with(|| {
+            let mut index = Index::default();
+            for route in table.of_host(host) {
+                index.by_path.entry(route.path.key()).or_default().push(route);
+                index.opens |= route.path.is_open();
+            }
+            index
+        })
     }
 }
 
@@ -79,8 +121,8 @@ mod tests {
 
     fn shadowed(specs: Vec<RouteSpec>) -> Vec<(String, String)> {
         let table = Table::build(specs.into_iter().map(route).collect());
-        let pair = |s: Shadowed| (s.route.spec.name.clone(), s.by[0].spec.name.clone());
-        table.shadowed().into_iter().map(pair).collect()
+        let pair = |s: &Shadowed| (s.route.spec.name.clone(), s.by[0].spec.name.clone());
+        table.shadowed().iter().map(pair).collect()
     }
 
     #[test]

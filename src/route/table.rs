@@ -1,19 +1,26 @@
 //! How is a listener's route found among a hundred thousand, as fast as among one?
 
 use super::Route;
+use super::explain::hosts;
 use super::host::Hosts;
+use super::paths::Paths;
+use super::shadow::Shadowed;
 use crate::message::RequestHead;
 use crate::model::HostPattern;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The index of a listener's routes. Immutable; a look-up allocates nothing and costs what the request's own host and path
 /// cost, not what the number of routes would. Expressions are tried one by one, but only those of the request's own hosts.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Table {
-    /// In the order of precedence, hosts aside.
-    routes: Vec<Arc<Route>>,
     hosts: Hosts,
+    /// How many routes there are.
+    len: usize,
+    /// A number that tables of the same routes have in common.
+    identity: u64,
+    pub(super) shadowed: Vec<Shadowed>,
 }
 
 /// A route that matched.
@@ -37,53 +44,97 @@ pub enum Miss {
 
 impl Table {
     /// Indexes routes. Their order does not matter.
-    pub fn build(mut routes: Vec<Arc<Route>>) -> Self {
-        routes.sort_by(|a, b| a.precedence(b));
-        let mut hosts = Hosts::default();
-        for (number, route) in (0u32..).zip(&routes) {
-            if route.spec.hosts.is_empty() {
-                hosts.entry(&HostPattern::Any).add(&route.path, number);
-            }
-            for (at, host) in route.spec.hosts.iter().enumerate() {
-                if route.spec.hosts.iter().position(|h| h == host) == Some(at) {
-                    hosts.entry(host).add(&route.path, number);
-                }
-            }
+    pub fn build(routes: Vec<Arc<Route>>) -> Self {
+        Self::default().changed(&[], &routes)
+    }
+
+    /// The same table without these routes, and with those. It shares with this one whatever belongs to other hosts: of thousands
+    /// of hosts, a change of one costs nearly nothing.
+    #[must_use]
+    pub fn changed(&self, gone: &[Arc<Route>], come: &[Arc<Route>]) -> Self {
+        let mut touched: HashMap<&HostPattern, (HashSet<*const Route>, Vec<Arc<Route>>)> = HashMap::new();
+        for (route, host) in under_hosts(gone) {
+            touched.entry(host).or_default().0.insert(Arc::as_ptr(route));
         }
-        hosts.shrink();
-        Self { routes, hosts }
+        for (route, host) in under_hosts(come) {
+            touched.entry(host).or_default().1.push(Arc::clone(route));
+        }
+        let mut table = self.clone();
+        table.hosts.reserve(come.len().saturating_sub(gone.len()));
+        for (host, (gone, routes)) in &mut touched {
+            let old = self.hosts.get(host).map_or(&[][..], Paths::routes);
+            routes.extend(old.iter().filter(|route| !gone.contains(&Arc::as_ptr(route))).cloned());
+            table.hosts.set(host, Paths::of(std::mem::take(routes)));
+        }
+        let sum = |routes: &[Arc<Route>]| routes.iter().map(number).fold(0, u64::wrapping_add);
+        table.identity = table.identity.wrapping_add(sum(come)).wrapping_sub(sum(gone));
+        table.len = table.len + come.len() - gone.len();
+        table.shade(&touched.into_keys().collect());
+        table
+    }
+
+    /// Whether both have the very same routes.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let pointers = |table: &Self| table.routes().into_iter().map(Arc::as_ptr).collect::<HashSet<_>>();
+        (self.len, self.identity) == (other.len, other.identity) && pointers(self) == pointers(other)
     }
 
     /// The route of a normalized request; `client` is the client's address as the context has it.
     pub fn find(&self, head: &RequestHead, client: IpAddr) -> Result<Found<'_>, Miss> {
-        let fits = |number: u32| self.route(number).is_some_and(|route| route.conditions.hold(head, client));
-        let matches = |number: u32| self.route(number).is_some_and(|route| route.path.matches(&head.path));
         let mut miss = Miss::Host;
         for paths in self.hosts.covering(&head.host) {
             miss = Miss::Path;
-            if let Some((number, prefix)) = paths.find(&head.path, fits, matches)
-                && let Some(route) = self.route(number)
-            {
+            if let Some((route, prefix)) = paths.find(&head.path, |route| route.conditions.hold(head, client)) {
                 return Ok(Found { route, prefix });
             }
         }
         Err(miss)
     }
 
-    /// All routes in the order of precedence, hosts aside.
-    pub fn routes(&self) -> &[Arc<Route>] {
-        &self.routes
+    /// How many routes there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All routes in the order of precedence, hosts aside. Slow, and for people.
+    pub fn routes(&self) -> Vec<&Arc<Route>> {
+        let mut all: Vec<_> = self.hosts.all().flat_map(Paths::routes).collect();
+        all.sort_by(|a, b| a.precedence(b));
+        // A route of several hosts stands under each.
+        all.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        all
+    }
+
+    /// The routes of a host in the order of precedence.
+    pub(super) fn of_host(&self, host: &HostPattern) -> &[Arc<Route>] {
+        self.hosts.get(host).map_or(&[], Paths::routes)
     }
 
     /// Whether it has this very route.
     pub fn holds(&self, route: &Arc<Route>) -> bool {
-        let place = self.routes.partition_point(|other| other.precedence(route).is_lt());
-        self.routes.get(place).is_some_and(|found| Arc::ptr_eq(found, route))
+        let under = |host| self.of_host(host).iter().any(|other| Arc::ptr_eq(other, route));
+        hosts(route).first().is_some_and(under)
     }
+}
 
-    fn route(&self, number: u32) -> Option<&Arc<Route>> {
-        self.routes.get(number as usize)
-    }
+/// Routes with each of their hosts. A host that stands there twice counts once.
+fn under_hosts(routes: &[Arc<Route>]) -> impl Iterator<Item = (&Arc<Route>, &HostPattern)> {
+    let first = |all: &[HostPattern], at: usize, host: &HostPattern| all.iter().position(|h| h == host) == Some(at);
+    routes.iter().flat_map(move |route| {
+        let all = hosts(route);
+        let once = all.iter().enumerate().filter(move |(at, host)| first(all, *at, host));
+        once.map(move |(_, host)| (route, host))
+    })
+}
+
+/// A number of its own for a route.
+fn number(route: &Arc<Route>) -> u64 {
+    (Arc::as_ptr(route) as usize as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 #[cfg(test)]

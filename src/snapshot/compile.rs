@@ -11,55 +11,79 @@
 //! - A listener whose own filters cannot be compiled answers 500 to every request.
 //! - A cluster whose TLS cannot be set up keeps its last good version; without one it does not exist.
 
-use super::{HeldCluster, ListenerSnapshot, Snapshot, TlsInputs};
-use crate::filter::Chain;
+mod listeners;
+
+use super::{HeldCluster, Snapshot};
 use crate::model::{
-    CertificateSpec, ClusterSpec, Fragment, ListenerProtocol, ListenerSpec, Model, Origin, Problem, RouteSpec,
-    UpstreamProtocol,
+    CertificateSpec, ClusterSpec, Keyed, Model, Origin, Problem, RouteSpec, Sorted, UpstreamProtocol, Wanted,
 };
-use crate::route::{Action, Fault, Route, Table};
+use crate::route::{Action, Fault, Route};
 use crate::telemetry::metrics::Registry;
-use crate::tls::{self, ServerNames};
+use crate::tls;
 use crate::upstream::Cluster;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-/// Compiles a model, and takes over what did not change from the snapshot that serves. The result does not depend on the order
-/// of what is in the model.
+/// Compiles a model, and takes over what did not change from the snapshot that serves: what is said by the very same part of the
+/// model is not looked at again, unless it went wrong. The result does not depend on the order of what is in the model, nor on
+/// how much was taken over.
 pub fn compile(model: &Model, previous: &Snapshot, registry: &Registry) -> (Snapshot, Vec<Problem>) {
-    let mut compiler = Compiler { wanted: &model.wanted, previous, registry, problems: Vec::new() };
+    let (wanted, troubles) = (&model.wanted, previous.troubles.clone());
+    let mut compiler = Compiler { wanted, previous, registry, troubles, problems: Vec::new() };
     let clusters = compiler.clusters();
     let routes = compiler.routes(&clusters);
     let tls = compiler.tls_inputs();
     let listeners = compiler.listeners(&routes, &tls);
-    let mut problems = compiler.problems;
+    let Compiler { mut problems, troubles, .. } = compiler;
+    problems.extend(troubles.clusters.values().chain(troubles.routes.values()).flatten().cloned());
     problems.sort();
     problems.dedup();
-    (Snapshot { generation: previous.generation + 1, listeners, clusters, routes, tls }, problems)
+    let generation = previous.generation + 1;
+    (Snapshot { generation, listeners, clusters, routes, tls, wanted: wanted.clone(), troubles }, problems)
 }
 
 struct Compiler<'a> {
-    wanted: &'a Fragment,
+    wanted: &'a Wanted,
     previous: &'a Snapshot,
     registry: &'a Registry,
+    troubles: Troubles,
     problems: Vec<Problem>,
 }
 
-type Clusters = BTreeMap<String, HeldCluster>;
-type Routes = BTreeMap<String, Arc<Route>>;
+/// What is wrong with clusters and routes, by their names. These are looked at again each time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Troubles {
+    clusters: BTreeMap<Box<str>, Vec<Problem>>,
+    routes: BTreeMap<Box<str>, Vec<Problem>>,
+}
 
-impl Compiler<'_> {
+type Clusters = Sorted<HeldCluster>;
+type Routes = Sorted<Arc<Route>>;
+
+impl<'a> Compiler<'a> {
     fn error(&mut self, origin: &Origin, what: impl Into<String>, hint: impl Into<String>) {
         self.problems.push(Problem::error(origin.clone(), what, hint));
     }
 
     fn clusters(&mut self) -> Clusters {
-        let wanted = self.wanted;
-        wanted.clusters.iter().filter_map(|spec| Some((spec.name.clone(), self.cluster(spec)?))).collect()
+        let (wanted, previous) = (self.wanted, self.previous);
+        let mut touched = names(previous.wanted.clusters.diff(&wanted.clusters));
+        touched.extend(previous.troubles.clusters.keys().map(|name| &**name));
+        if previous.wanted.certificates != wanted.certificates {
+            let shows = |spec: &&Arc<ClusterSpec>| client_certificate(spec).is_some();
+            touched.extend(wanted.clusters.iter().filter(shows).map(|spec| &*spec.name));
+        }
+        let mut edits = Edits::default();
+        for name in touched {
+            let now = wanted.clusters.get(name).and_then(|spec| self.cluster(spec));
+            edits.note(previous.clusters.get(name), now);
+            note(&mut self.troubles.clusters, name, &mut self.problems);
+        }
+        edits.make(&previous.clusters)
     }
 
     fn cluster(&mut self, spec: &Arc<ClusterSpec>) -> Option<HeldCluster> {
-        let previous = self.previous.clusters.get(&spec.name);
+        let previous = self.previous.clusters.get(&*spec.name);
         let Ok(certificate) = self.client_certificate(spec) else { return previous.cloned() };
         if let Some(held) = previous
             && same_but_endpoints(held.cluster.spec(), spec)
@@ -81,10 +105,10 @@ impl Compiler<'_> {
 
     /// The certificate that a cluster shows upstream; an error, already told, where there is none of that name.
     fn client_certificate(&mut self, spec: &ClusterSpec) -> Result<Option<Box<CertificateSpec>>, ()> {
-        let Some(name) = spec.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref()) else { return Ok(None) };
+        let Some(name) = client_certificate(spec) else { return Ok(None) };
         let found = self.wanted.certificates.iter().find(|certificate| certificate.name == *name);
         if found.is_none() {
-            let kept = self.previous.clusters.contains_key(&spec.name);
+            let kept = self.previous.clusters.contains_key(&*spec.name);
             let what = format!("there is no certificate {name:?}, which cluster {:?} shows upstream", spec.name);
             self.error(&spec.origin, what, kept_or("the cluster is left out", kept));
             return Err(());
@@ -93,20 +117,55 @@ impl Compiler<'_> {
     }
 
     fn routes(&mut self, clusters: &Clusters) -> Routes {
-        let wanted = self.wanted;
-        let known: BTreeSet<&str> = wanted.listeners.iter().map(|l| l.name.as_str()).collect();
-        for spec in &wanted.routes {
-            let unknown = |name: &&String| !wanted.listeners.iter().any(|listener| listener.is_called(name));
-            for name in spec.listeners.iter().filter(unknown) {
-                let hint = format!("there are {}", known.iter().copied().collect::<Vec<_>>().join(", "));
-                self.error(&spec.origin, format!("there is no listener {name:?}"), hint);
-            }
+        let (wanted, previous) = (self.wanted, self.previous);
+        let mut touched = names(previous.wanted.routes.diff(&wanted.routes));
+        touched.extend(previous.troubles.routes.keys().map(|name| &**name));
+        touched.extend(self.routes_of_others(clusters));
+        if !self.same_listeners() {
+            let named = wanted.routes.iter().filter(|spec| !spec.listeners.is_empty());
+            touched.extend(named.map(|spec| &*spec.name));
         }
-        wanted.routes.iter().filter_map(|spec| Some((spec.name.clone(), self.route(spec, clusters)?))).collect()
+        let mut edits = Edits::default();
+        for name in touched {
+            let now = wanted.routes.get(name).and_then(|spec| {
+                self.unknown_listeners(spec);
+                self.route(spec, clusters)
+            });
+            edits.note(previous.routes.get(name), now);
+            note(&mut self.troubles.routes, name, &mut self.problems);
+        }
+        edits.make(&previous.routes)
+    }
+
+    /// Routes to clusters that are not there any more, or are others now.
+    fn routes_of_others(&self, clusters: &Clusters) -> Vec<&'a str> {
+        let previous = self.previous;
+        let old = previous.clusters.diff(clusters).into_iter().filter_map(|(old, _)| old);
+        let gone: HashSet<*const Cluster> = old.map(|held| Arc::as_ptr(&held.cluster)).collect();
+        if gone.is_empty() {
+            return Vec::new();
+        }
+        let led = |route: &&Arc<Route>| route.clusters().any(|cluster| gone.contains(&Arc::as_ptr(cluster)));
+        previous.routes.iter().filter(led).map(Keyed::key).collect()
+    }
+
+    fn same_listeners(&self) -> bool {
+        let names = |wanted: &'a Wanted| wanted.listeners.iter().map(|listener| &listener.name);
+        names(&self.previous.wanted).eq(names(self.wanted))
+    }
+
+    fn unknown_listeners(&mut self, spec: &RouteSpec) {
+        let wanted = self.wanted;
+        let unknown = |name: &&String| !wanted.listeners.iter().any(|listener| listener.is_called(name));
+        for name in spec.listeners.iter().filter(unknown) {
+            let known: BTreeSet<&str> = wanted.listeners.iter().map(|l| l.name.as_str()).collect();
+            let hint = format!("there are {}", known.into_iter().collect::<Vec<_>>().join(", "));
+            self.error(&spec.origin, format!("there is no listener {name:?}"), hint);
+        }
     }
 
     fn route(&mut self, spec: &Arc<RouteSpec>, clusters: &Clusters) -> Option<Arc<Route>> {
-        let previous = self.previous.routes.get(&spec.name);
+        let previous = self.previous.routes.get(&*spec.name);
         let usable = previous.filter(|route| !is_broken(route) && still_there(route, clusters));
         if let Some(route) = usable.filter(|route| route.spec == *spec) {
             return Some(Arc::clone(route));
@@ -166,124 +225,53 @@ impl Compiler<'_> {
         let cluster = |name: &str| clusters.get(name).map(|held| Arc::clone(&held.cluster));
         Route::compile(&route.spec, cluster, self.registry).ok().map(Arc::new)
     }
+}
 
-    fn tls_inputs(&self) -> Arc<TlsInputs> {
-        let new = TlsInputs { bindings: self.wanted.tls.clone(), certificates: self.wanted.certificates.clone() };
-        if new == *self.previous.tls { Arc::clone(&self.previous.tls) } else { Arc::new(new) }
-    }
+/// What a collection gains and loses.
+struct Edits<T> {
+    gone: Vec<T>,
+    come: Vec<T>,
+}
 
-    fn listeners(&mut self, routes: &Routes, tls: &Arc<TlsInputs>) -> Vec<Arc<ListenerSnapshot>> {
-        let mut tables = Tables::of(self.previous);
-        let wanted = self.wanted;
-        let mut listeners: Vec<_> =
-            wanted.listeners.iter().map(|spec| self.listener(spec, routes, tls, &mut tables)).collect();
-        listeners.sort_by(|a, b| a.spec.name.cmp(&b.spec.name));
-        self.shadows(&listeners);
-        listeners
-    }
-
-    fn listener(
-        &mut self,
-        spec: &ListenerSpec,
-        routes: &Routes,
-        tls: &Arc<TlsInputs>,
-        tables: &mut Tables,
-    ) -> Arc<ListenerSnapshot> {
-        let serves = |route: &&Arc<Route>| {
-            route.spec.listeners.is_empty() || route.spec.listeners.iter().any(|name| spec.is_called(name))
-        };
-        let table = tables.table(routes.values().filter(serves).cloned().collect());
-        let previous = self.previous.listener(&spec.name).filter(|p| *p.spec == *spec);
-        let chain = match previous.filter(|p| !p.chain.is_closed()) {
-            Some(previous) => Arc::clone(&previous.chain),
-            None => Arc::new(self.chain(spec)),
-        };
-        let (tls, tls_problems) = self.server_names(spec, previous, tls);
-        self.problems.extend(tls_problems.iter().cloned());
-        if let Some(p) = previous
-            && Arc::ptr_eq(&p.table, &table)
-            && Arc::ptr_eq(&p.chain, &chain)
-            && p.tls.as_ref().map(Arc::as_ptr) == tls.as_ref().map(Arc::as_ptr)
-        {
-            return Arc::clone(p);
-        }
-        let spec = previous.map_or_else(|| Arc::new(spec.clone()), |p| Arc::clone(&p.spec));
-        Arc::new(ListenerSnapshot { spec, table, chain, tls, tls_problems })
-    }
-
-    fn chain(&mut self, spec: &ListenerSpec) -> Chain {
-        let policies: Vec<_> = spec.policies.iter().collect();
-        Chain::compile(&policies).unwrap_or_else(|errors| {
-            for error in &errors {
-                let hint = format!("{}; the listener answers 500", error.hint);
-                self.error(&spec.origin, error.what.clone(), hint);
-            }
-            Chain::closed("a filter of the listener cannot be compiled")
-        })
-    }
-
-    fn server_names(
-        &self,
-        spec: &ListenerSpec,
-        unchanged: Option<&Arc<ListenerSnapshot>>,
-        inputs: &Arc<TlsInputs>,
-    ) -> (Option<Arc<ServerNames>>, Arc<[Problem]>) {
-        if let Some(previous) = unchanged
-            && Arc::ptr_eq(inputs, &self.previous.tls)
-        {
-            return (previous.tls.clone(), Arc::clone(&previous.tls_problems));
-        }
-        if !matches!(spec.protocol, ListenerProtocol::Https(_)) {
-            return (None, Arc::default());
-        }
-        let before = self.previous.listener(&spec.name).and_then(|p| p.tls.as_deref());
-        let (names, problems) = ServerNames::compile(spec, &inputs.bindings, &inputs.certificates, before);
-        (Some(Arc::new(names)), problems.into())
-    }
-
-    /// Warns of routes that no request reaches.
-    fn shadows(&mut self, listeners: &[Arc<ListenerSnapshot>]) {
-        for (at, listener) in listeners.iter().enumerate() {
-            let seen = listeners.iter().take(at).any(|other| Arc::ptr_eq(&other.table, &listener.table));
-            for shadowed in if seen { Vec::new() } else { listener.table.shadowed() } {
-                let by: Vec<String> = shadowed.by.iter().map(|r| format!("{:?}", r.spec.name)).collect();
-                let what = format!("no request reaches the route {:?}", shadowed.route.spec.name);
-                let hint = format!("{} takes all of them first", by.join(" and "));
-                self.problems.push(Problem::warning(shadowed.route.spec.origin.clone(), what, hint));
-            }
-        }
+impl<T> Default for Edits<T> {
+    fn default() -> Self {
+        Self { gone: Vec::new(), come: Vec::new() }
     }
 }
 
-/// Tables by their routes, so that equal ones are shared by listeners and with the snapshot before.
-struct Tables(Vec<(Vec<*const Route>, Arc<Table>)>);
-
-impl Tables {
-    fn of(previous: &Snapshot) -> Self {
-        let mut tables = Self(Vec::new());
-        for listener in &previous.listeners {
-            if !tables.0.iter().any(|(_, table)| Arc::ptr_eq(table, &listener.table)) {
-                tables.0.push((identity(listener.table.routes()), Arc::clone(&listener.table)));
-            }
+impl<T: Keyed> Edits<T> {
+    fn note(&mut self, before: Option<&T>, now: Option<T>) {
+        let same = before.zip(now.as_ref()).is_some_and(|(before, now)| before.is(now));
+        if !same {
+            self.gone.extend(before.cloned());
+            self.come.extend(now);
         }
-        tables
     }
 
-    fn table(&mut self, routes: Vec<Arc<Route>>) -> Arc<Table> {
-        let identity = identity(&routes);
-        if let Some((_, table)) = self.0.iter().find(|(other, _)| *other == identity) {
-            return Arc::clone(table);
-        }
-        let table = Arc::new(Table::build(routes));
-        self.0.push((identity, Arc::clone(&table)));
-        table
+    fn make(self, of: &Sorted<T>) -> Sorted<T> {
+        let mut all = of.clone();
+        all.edit(self.gone, self.come);
+        all
     }
 }
 
-fn identity(routes: &[Arc<Route>]) -> Vec<*const Route> {
-    let mut pointers: Vec<_> = routes.iter().map(Arc::as_ptr).collect();
-    pointers.sort_unstable();
-    pointers
+/// The names of what is different.
+fn names<'a, T: Keyed<Key = str>>(diff: Vec<(Option<&'a T>, Option<&'a T>)>) -> BTreeSet<&'a str> {
+    diff.into_iter().filter_map(|(old, new)| new.or(old)).map(Keyed::key).collect()
+}
+
+/// Keeps what is wrong with the thing of a name, so that it is told as long as the thing is taken over.
+fn note(troubles: &mut BTreeMap<Box<str>, Vec<Problem>>, name: &str, problems: &mut Vec<Problem>) {
+    if problems.is_empty() {
+        troubles.remove(name);
+    } else {
+        troubles.insert(name.into(), std::mem::take(problems));
+    }
+}
+
+/// The certificate that a cluster shows upstream, by its name.
+fn client_certificate(spec: &ClusterSpec) -> Option<&String> {
+    spec.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref())
 }
 
 /// Whether two clusters are treated alike. Endpoints are left to `set_members`, and a place in a file may move freely.
@@ -305,7 +293,7 @@ fn is_broken(route: &Route) -> bool {
 
 /// Whether the clusters of a route are the ones of these names.
 fn still_there(route: &Route, clusters: &Clusters) -> bool {
-    route.clusters().all(|own| clusters.get(&own.spec().name).is_some_and(|held| Arc::ptr_eq(&held.cluster, own)))
+    route.clusters().all(|own| clusters.get(&*own.spec().name).is_some_and(|held| Arc::ptr_eq(&held.cluster, own)))
 }
 
 fn kept_or(otherwise: &str, kept: bool) -> String {

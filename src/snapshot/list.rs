@@ -41,7 +41,7 @@ pub fn list(snapshot: &Snapshot) -> Vec<RouteLine> {
         }
     }
     let listed = |route: &Arc<Route>| snapshot.listeners.iter().any(|l| l.table.holds(route));
-    let unserved = snapshot.routes.values().filter(|route| snapshot.listeners.is_empty() || !listed(route));
+    let unserved = snapshot.routes.iter().filter(|route| snapshot.listeners.is_empty() || !listed(route));
     lines.extend(unserved.map(|route| {
         let hosts: Vec<String> = route.spec.hosts.iter().map(ToString::to_string).collect();
         let host = if hosts.is_empty() { "*".to_owned() } else { hosts.join(" ") };
@@ -58,7 +58,7 @@ fn of_table(snapshot: &Snapshot, first: &ListenerSnapshot) -> Vec<RouteLine> {
     let shadowed: HashMap<*const Route, String> = first
         .table
         .shadowed()
-        .into_iter()
+        .iter()
         .map(|s| {
             let by: Vec<&str> = s.by.iter().map(|r| r.spec.name.as_str()).collect();
             (Arc::as_ptr(&s.route), format!("{} takes all of its requests first", by.join(" and ")))
@@ -135,13 +135,13 @@ impl Display for RouteLine {
 
 #[cfg(test)]
 mod tests {
-    use super::super::compile::tests::{listener, model, to};
+    use super::super::compile::tests::{compile, listener, model, to};
     use super::*;
     use crate::model::HttpsRedirect;
     use crate::telemetry::metrics::Registry;
 
-    fn lines(model: &model::Model) -> Vec<String> {
-        let snapshot = super::super::compile(model, &Snapshot::default(), &Registry::new(1, 10_000)).0;
+    fn lines(model: &model::Fragment) -> Vec<String> {
+        let snapshot = compile(model, &Snapshot::default(), &Registry::new(1, 10_000)).0;
         list(&snapshot).iter().map(ToString::to_string).collect()
     }
 
@@ -173,9 +173,9 @@ mod tests {
     #[test]
     fn a_route_whose_listeners_all_redirect_is_unreachable() {
         let mut model = model(vec![to("r", "/", "c")], &["c"]);
-        model.wanted.listeners[0].https_redirect = Some(HttpsRedirect { port: 443, status: 308 });
+        model.listeners[0].https_redirect = Some(HttpsRedirect { port: 443, status: 308 });
         assert!(lines(&model)[0].contains("redirect everything to https"));
-        model.wanted.listeners.push(listener("other"));
+        model.listeners.push(listener("other"));
         assert!(!lines(&model)[0].contains("unreachable"));
     }
 }

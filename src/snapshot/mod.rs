@@ -16,12 +16,12 @@ pub use list::{RouteLine, list};
 pub use publish::Publisher;
 
 use crate::filter::Chain;
-use crate::model::{CertificateSpec, ListenerSpec, Problem, TlsBinding};
+use crate::model::{CertificateSpec, Keyed, ListenerSpec, Problem, Sorted, TlsBinding, Wanted};
 use crate::route::{Route, Table};
 use crate::tls::ServerNames;
 use crate::upstream::Cluster;
 use arc_swap::{ArcSwap, Guard};
-use std::collections::BTreeMap;
+use compile::Troubles;
 use std::sync::Arc;
 
 /// Everything that serves at one moment. Parts that did not change are the same `Arc`s as in the snapshot before.
@@ -32,11 +32,14 @@ pub struct Snapshot {
     /// Listeners by name.
     pub listeners: Vec<Arc<ListenerSnapshot>>,
     /// Clusters by name. Every cluster of a route is among them.
-    pub clusters: BTreeMap<String, HeldCluster>,
+    pub clusters: Sorted<HeldCluster>,
     /// Routes by name, those kept in their last good version and the broken ones included.
-    pub routes: BTreeMap<String, Arc<Route>>,
+    pub routes: Sorted<Arc<Route>>,
     /// What the server names of listeners were compiled from.
     tls: Arc<TlsInputs>,
+    /// What it was compiled from.
+    wanted: Wanted,
+    troubles: Troubles,
 }
 
 /// A cluster that serves.
@@ -50,8 +53,8 @@ pub struct HeldCluster {
 
 #[derive(Debug, Default, PartialEq)]
 struct TlsInputs {
-    bindings: Vec<TlsBinding>,
-    certificates: Vec<CertificateSpec>,
+    bindings: Arc<[TlsBinding]>,
+    certificates: Arc<[CertificateSpec]>,
 }
 
 /// A listener and what serves on it.
@@ -67,6 +70,18 @@ pub struct ListenerSnapshot {
     pub tls: Option<Arc<ServerNames>>,
     /// What was wrong when its server names were compiled, to be said again as long as they are reused.
     tls_problems: Arc<[Problem]>,
+}
+
+impl Keyed for HeldCluster {
+    type Key = str;
+
+    fn key(&self) -> &str {
+        &self.cluster.spec().name
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.cluster, &other.cluster)
+    }
 }
 
 impl Snapshot {

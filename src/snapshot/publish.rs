@@ -15,8 +15,9 @@
 use super::compile::{compile, same_but_endpoints};
 use super::members::Members;
 use super::{Shared, Snapshot};
-use crate::model::{ClusterSpec, EndpointSpec, Fragment, Model, Problem, Severity};
-use crate::source::{Delivery, Memberships, Report, Slot, Timings, merge};
+use crate::model::{ClusterSpec, EndpointSpec, Model, Problem, Severity, Wanted};
+use crate::source::merge::Merger;
+use crate::source::{Delivery, Memberships, Report, Slot, Timings};
 use crate::telemetry::families;
 use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
 use crate::upstream::Cluster;
@@ -43,6 +44,7 @@ pub struct Publisher {
     report: watch::Sender<Report>,
     /// Called with each cluster that is new, before it serves: its health checks are started there.
     on_cluster: OnCluster,
+    merger: Merger,
     last: Option<Model>,
     /// Problems of the last compile, which hold until the next.
     compiled: Vec<Problem>,
@@ -65,6 +67,7 @@ impl Publisher {
             registry,
             report,
             on_cluster: Box::new(|_| {}),
+            merger: Merger::default(),
             last: None,
             compiled: Vec::new(),
             known: BTreeSet::new(),
@@ -121,9 +124,7 @@ impl Publisher {
 
     /// What the last model has of a cluster.
     fn of_model(&self, cluster: &str) -> Option<&ClusterSpec> {
-        let clusters = self.last.as_ref().map_or(&[][..], |model| &model.wanted.clusters);
-        let found = clusters.binary_search_by(|spec| spec.name.as_str().cmp(cluster));
-        found.ok().and_then(|at| clusters.get(at)).map(|spec| &**spec)
+        self.last.as_ref()?.wanted.clusters.get(cluster).map(|spec| &**spec)
     }
 
     /// What memberships say of the endpoints of a cluster, where it follows them.
@@ -144,8 +145,8 @@ impl Publisher {
         let delivered = self.slots.iter().zip(&deliveries).filter_map(numbered).collect();
         let deliveries: Vec<_> = deliveries.into_iter().filter_map(|(_, delivery)| delivery).collect();
         let started = Instant::now();
-        let fragments: Vec<Arc<Fragment>> = deliveries.iter().map(|d| Arc::clone(&d.fragment)).collect();
-        let (model, mut problems) = merge(&fragments);
+        let fragments: Vec<Arc<Wanted>> = deliveries.iter().map(|d| Arc::clone(&d.fragment)).collect();
+        let (model, mut problems) = self.merger.merge(&fragments);
         problems.extend(deliveries.iter().flat_map(|d| d.problems.iter().cloned()));
         let mut timings = Timings { merge: started.elapsed(), ..Timings::default() };
         let changed = self.last.as_ref() != Some(&model);
@@ -174,13 +175,11 @@ impl Publisher {
         self.compiled = problems;
         timings.compile = started.elapsed();
         let started = Instant::now();
-        for (name, held) in &snapshot.clusters {
-            if previous.cluster(name).is_none_or(|old| !Arc::ptr_eq(old, &held.cluster)) {
-                if let Some(endpoints) = self.said(held.cluster.spec()) {
-                    held.cluster.set_members(endpoints);
-                }
-                (self.on_cluster)(&held.cluster);
+        for held in previous.clusters.diff(&snapshot.clusters).into_iter().filter_map(|(_, new)| new) {
+            if let Some(endpoints) = self.said(held.cluster.spec()) {
+                held.cluster.set_members(endpoints);
             }
+            (self.on_cluster)(&held.cluster);
         }
         drop(previous);
         self.metrics.objects(&snapshot);
@@ -190,10 +189,13 @@ impl Publisher {
         self.reap();
     }
 
-    /// Endpoints of every cluster that the model speaks for, as it has them now. The others have theirs already.
+    /// Endpoints of clusters that the model speaks for and has changed, as it has them now. The others have theirs already.
     fn set_members(&self, model: &Model) {
         let snapshot = self.shared.load();
-        for spec in model.wanted.clusters.iter().filter(|spec| self.said(spec).is_none()) {
+        let none = Model::default();
+        let changed = self.last.as_ref().unwrap_or(&none).wanted.clusters.diff(&model.wanted.clusters);
+        let changed = changed.into_iter().filter_map(|(_, new)| new);
+        for spec in changed.filter(|spec| self.said(spec).is_none()) {
             if let Some(cluster) = snapshot.cluster(&spec.name) {
                 cluster.set_members(&spec.endpoints);
             }
@@ -286,10 +288,11 @@ async fn any_changed(slots: &mut [Slot]) -> bool {
 
 fn only_endpoints_differ(a: &Model, b: &Model) -> bool {
     let (a, b) = (&a.wanted, &b.wanted);
-    let alike = |(x, y): (&Arc<ClusterSpec>, &Arc<ClusterSpec>)| x.origin == y.origin && same_but_endpoints(x, y);
-    a.clusters.len() == b.clusters.len()
-        && a.clusters.iter().zip(&b.clusters).all(alike)
-        && a.routes == b.routes
+    let alike = |(x, y): (Option<&Arc<ClusterSpec>>, Option<&Arc<ClusterSpec>>)| {
+        x.zip(y).is_some_and(|(x, y)| x.origin == y.origin && same_but_endpoints(x, y))
+    };
+    a.routes == b.routes
+        && a.clusters.diff(&b.clusters).into_iter().all(alike)
         && a.listeners == b.listeners
         && a.tls == b.tls
         && a.certificates == b.certificates
@@ -370,7 +373,7 @@ fn count(n: usize) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Action, EndpointSpec, Origin, WeightedCluster};
+    use crate::model::{Action, EndpointSpec, Fragment, Origin, WeightedCluster};
     use crate::route::testing::spec;
     use crate::source::slot;
     use std::cell::RefCell;

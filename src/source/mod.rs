@@ -17,7 +17,7 @@ pub use memberships::Memberships;
 pub use merge::merge;
 pub use report::{Report, Timings};
 
-use crate::model::{Fragment, Problem};
+use crate::model::{Problem, Wanted};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -32,7 +32,7 @@ pub trait Source {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Delivery {
     /// What it wants.
-    pub fragment: Arc<Fragment>,
+    pub fragment: Arc<Wanted>,
     /// What of it could not be read.
     pub problems: Arc<[Problem]>,
     /// Counts what this source delivered that was new, from 1.
@@ -62,14 +62,15 @@ pub fn slot(name: &str, required: bool) -> (Feed, Slot) {
 impl Feed {
     /// Delivers; what equals the last delivery wakes nobody. The number of the delivery that stands now: it is live as soon as
     /// [`Report::delivered`] names it or a later one.
-    pub fn deliver(&self, fragment: Fragment, problems: Vec<Problem>) -> u64 {
+    pub fn deliver(&self, fragment: impl Into<Wanted>, problems: impl Into<Arc<[Problem]>>) -> u64 {
+        let (fragment, problems) = (fragment.into(), problems.into());
         let mut number = 1;
         self.delivered.send_if_modified(|last| {
-            let same = |last: &Delivery| *last.fragment == fragment && *last.problems == *problems;
+            let same = |last: &Delivery| *last.fragment == fragment && last.problems == problems;
             let changed = last.as_ref().is_none_or(|last| !same(last));
             number = last.as_ref().map_or(0, |last| last.number) + u64::from(changed);
             if changed {
-                *last = Some(Delivery { fragment: Arc::new(fragment), problems: problems.into(), number });
+                *last = Some(Delivery { fragment: Arc::new(fragment), problems, number });
             }
             changed
         });
@@ -107,7 +108,7 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Origin;
+    use crate::model::{Fragment, Origin};
 
     #[tokio::test]
     async fn an_equal_delivery_wakes_nobody() {

@@ -12,7 +12,6 @@
 
 mod cluster;
 mod show;
-mod speed;
 
 use cluster::Cluster;
 use proptest::prelude::*;

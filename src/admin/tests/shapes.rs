@@ -3,13 +3,13 @@
 use super::*;
 use crate::model::{
     Action, ClusterSpec, EndpointSpec, FieldName, Fragment, HostPattern, Limits, ListenerProtocol, ListenerSpec, Match,
-    Model, Origin, PathMatch, Policy, Position, Problem, ProxyHeaders, RespondSpec, RetrySpec, RouteSpec, StringMatch,
+    Origin, PathMatch, Policy, Position, Problem, ProxyHeaders, RespondSpec, RetrySpec, RouteSpec, StringMatch,
     TimeoutSpec, WeightedCluster, WildcardDepth,
 };
 use crate::snapshot::Snapshot;
 use crate::tls::testing;
 
-fn sample() -> Model {
+fn sample() -> Fragment {
     let spec = |name: &str, protocol| ListenerSpec {
         name: name.into(),
         origin: Origin::of("install.yaml"),
@@ -45,22 +45,20 @@ fn sample() -> Model {
     };
     let shares = vec![WeightedCluster { cluster: "shop/web".into(), weight: 3 }];
     let respond = RespondSpec { status: 204, headers: Vec::new(), body: String::new() };
-    Model {
-        wanted: Fragment {
-            listeners: vec![spec("http", ListenerProtocol::Http)],
-            routes: vec![route("a", Action::Forward(shares)).into(), route("b", Action::Respond(respond)).into()],
-            clusters: vec![ClusterSpec::new("shop/web", Origin::of("routes.yaml"), endpoints).into()],
-            ..Fragment::default()
-        },
+    Fragment {
+        listeners: vec![spec("http", ListenerProtocol::Http)],
+        routes: vec![route("a", Action::Forward(shares)).into(), route("b", Action::Respond(respond)).into()],
+        clusters: vec![ClusterSpec::new("shop/web", Origin::of("routes.yaml"), endpoints).into()],
+        ..Fragment::default()
     }
 }
 
 /// A port that shows what serves for this model.
-async fn serving(model: &Model) -> Port {
+async fn serving(model: &Fragment) -> Port {
     let registry = Registry::new(1, 1000);
-    let (snapshot, problems) = crate::snapshot::compile(model, &Snapshot::default(), &registry);
+    let (snapshot, problems) = crate::snapshot::compile(&model.clone().into(), &Snapshot::default(), &registry);
     assert_eq!(problems, []);
-    for held in snapshot.clusters.values() {
+    for held in snapshot.clusters.iter() {
         held.cluster.set_members(&held.cluster.spec().endpoints);
     }
     port_of(AdminConfig::default(), false, Shared::new(snapshot)).await
@@ -110,9 +108,9 @@ async fn clusters_and_endpoints_are_shown_with_their_health() {
 async fn certificates_are_shown_and_measured_until_they_expire() {
     let (cert, key) = testing::Authority::new().issue(&["desk.example.com"]);
     let mut model = sample();
-    model.wanted.listeners.push(testing::listener());
-    model.wanted.certificates.push(testing::certificate("desk", [(cert, key)]));
-    model.wanted.tls.push(testing::binding(&["desk.example.com"], "desk"));
+    model.listeners.push(testing::listener());
+    model.certificates.push(testing::certificate("desk", [(cert, key)]));
+    model.tls.push(testing::binding(&["desk.example.com"], "desk"));
     let port = serving(&model).await;
     let page = port.get("/api/v1/certificates?q=desk").await.json();
     let item = &page["items"][0];

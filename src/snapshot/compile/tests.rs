@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::model::{
-    self, AccessPolicy, Check, FieldCheck, FieldName, HeaderCheckPolicy, HeaderEdit, Limits, PathMatch, Policy,
-    ProxyHeaders, Severity, TimeoutSpec, UpstreamTlsSpec, WeightedCluster,
+    self, AccessPolicy, Check, FieldCheck, FieldName, Fragment, HeaderCheckPolicy, HeaderEdit, Limits,
+    ListenerProtocol, ListenerSpec, PathMatch, Policy, ProxyHeaders, Severity, TimeoutSpec, UpstreamTlsSpec,
+    WeightedCluster,
 };
 use crate::route::testing::spec;
 use proptest::prelude::*;
@@ -39,15 +40,13 @@ pub(in crate::snapshot) fn listener(name: &str) -> ListenerSpec {
     }
 }
 
-pub(in crate::snapshot) fn model(routes: Vec<RouteSpec>, clusters: &[&str]) -> Model {
+pub(in crate::snapshot) fn model(routes: Vec<RouteSpec>, clusters: &[&str]) -> Fragment {
     let clusters = clusters.iter().map(|name| cluster(name).into()).collect();
-    Model {
-        wanted: Fragment {
-            listeners: vec![listener("http")],
-            routes: routes.into_iter().map(Arc::new).collect(),
-            clusters,
-            ..Fragment::default()
-        },
+    Fragment {
+        listeners: vec![listener("http")],
+        routes: routes.into_iter().map(Arc::new).collect(),
+        clusters,
+        ..Fragment::default()
     }
 }
 
@@ -55,7 +54,16 @@ fn registry() -> Registry {
     Registry::new(1, 10_000)
 }
 
-fn first(model: &Model) -> Snapshot {
+/// Compiles what one fragment alone wants.
+pub(in crate::snapshot) fn compile(
+    wanted: &Fragment,
+    previous: &Snapshot,
+    registry: &Registry,
+) -> (Snapshot, Vec<Problem>) {
+    super::compile(&wanted.clone().into(), previous, registry)
+}
+
+fn first(model: &Fragment) -> Snapshot {
     let (snapshot, problems) = compile(model, &Snapshot::default(), &registry());
     assert_eq!(problems, []);
     snapshot
@@ -88,10 +96,10 @@ fn a_wrong_route_keeps_its_last_good_version_while_its_cluster_is_there() {
     let before = first(&model(vec![to("r", "/r", "c")], &["c"]));
     let wrong = vec![to("r", "/r", "none")];
     let (kept, problems) = compile(&model(wrong.clone(), &["c"]), &before, &registry());
-    assert!(Arc::ptr_eq(&kept.routes["r"], &before.routes["r"]));
+    assert!(Arc::ptr_eq(kept.route("r").unwrap(), before.route("r").unwrap()));
     assert!(problems[0].hint.contains("last good"));
     let (still, problems) = compile(&model(wrong.clone(), &["c"]), &kept, &registry());
-    assert!(Arc::ptr_eq(&still.routes["r"], &before.routes["r"]));
+    assert!(Arc::ptr_eq(still.route("r").unwrap(), before.route("r").unwrap()));
     assert_eq!(problems.len(), 1, "a problem is told as long as it is there");
     let (gone, _) = compile(&model(wrong, &["d"]), &kept, &registry());
     assert!(gone.routes.is_empty());
@@ -101,11 +109,11 @@ fn a_wrong_route_keeps_its_last_good_version_while_its_cluster_is_there() {
 fn a_last_good_version_follows_a_cluster_that_is_made_anew() {
     let before = first(&model(vec![to("r", "/r", "c")], &["c"]));
     let mut changed = model(vec![to("r", "/r", "none")], &["c"]);
-    Arc::make_mut(&mut changed.wanted.clusters[0]).max_idle = 1;
+    Arc::make_mut(&mut changed.clusters[0]).max_idle = 1;
     let (kept, _) = compile(&changed, &before, &registry());
     let cluster = kept.cluster("c").unwrap();
     assert!(!Arc::ptr_eq(cluster, before.cluster("c").unwrap()));
-    assert!(kept.routes["r"].clusters().all(|c| Arc::ptr_eq(c, cluster)));
+    assert!(kept.route("r").unwrap().clusters().all(|c| Arc::ptr_eq(c, cluster)));
 }
 
 #[test]
@@ -115,12 +123,12 @@ fn a_guard_that_cannot_be_compiled_closes_its_route_even_if_a_good_version_serve
     wrong.policies = vec![Policy::Access(AccessPolicy::default()), bad_check()];
     for previous in [&before, &Snapshot::default()] {
         let (snapshot, problems) = compile(&model(vec![wrong.clone()], &["c"]), previous, &registry());
-        assert!(matches!(snapshot.routes["r"].action, Action::Broken { .. }));
+        assert!(matches!(snapshot.route("r").unwrap().action, Action::Broken { .. }));
         assert!(problems[0].hint.contains("answers 500"));
     }
     wrong.matches.path = PathMatch::Regex("(".into());
     let (snapshot, _) = compile(&model(vec![wrong], &["c"]), &before, &registry());
-    assert!(is_broken(&snapshot.routes["r"]), "without a match of its own it closes what it served");
+    assert!(is_broken(snapshot.route("r").unwrap()), "without a match of its own it closes what it served");
 }
 
 #[test]
@@ -129,9 +137,9 @@ fn another_filter_that_cannot_be_compiled_keeps_the_last_good_version_or_closes(
     let mut wrong = to("r", "/r", "c");
     wrong.policies = vec![bad_edit()];
     let (kept, _) = compile(&model(vec![wrong.clone()], &["c"]), &before, &registry());
-    assert!(Arc::ptr_eq(&kept.routes["r"], &before.routes["r"]));
+    assert!(Arc::ptr_eq(kept.route("r").unwrap(), before.route("r").unwrap()));
     let (closed, _) = compile(&model(vec![wrong], &["c"]), &Snapshot::default(), &registry());
-    assert!(is_broken(&closed.routes["r"]));
+    assert!(is_broken(closed.route("r").unwrap()));
 }
 
 #[test]
@@ -142,7 +150,7 @@ fn a_broken_route_is_told_each_time_and_heals() {
     let (again, problems) = compile(&model(vec![wrong], &["c"]), &broken, &registry());
     assert_eq!(problems.len(), 1);
     let (healed, problems) = compile(&model(vec![to("r", "/r", "c")], &["c"]), &again, &registry());
-    assert!(problems.is_empty() && !is_broken(&healed.routes["r"]));
+    assert!(problems.is_empty() && !is_broken(healed.route("r").unwrap()));
 }
 
 #[test]
@@ -151,10 +159,10 @@ fn what_did_not_change_is_the_same() {
     let (same, _) = compile(&model(vec![to("r", "/r", "c"), to("s", "/s", "d")], &["c", "d"]), &before, &registry());
     assert!(Arc::ptr_eq(&same.listeners[0], &before.listeners[0]));
     let mut changed = model(vec![to("r", "/r", "c"), to("s", "/other", "d")], &["c", "d"]);
-    Arc::make_mut(&mut changed.wanted.clusters[0]).origin.key = "moved".into();
+    Arc::make_mut(&mut changed.clusters[0]).origin.key = "moved".into();
     let (after, _) = compile(&changed, &before, &registry());
-    assert!(Arc::ptr_eq(&after.routes["r"], &before.routes["r"]));
-    assert!(!Arc::ptr_eq(&after.routes["s"], &before.routes["s"]));
+    assert!(Arc::ptr_eq(after.route("r").unwrap(), before.route("r").unwrap()));
+    assert!(!Arc::ptr_eq(after.route("s").unwrap(), before.route("s").unwrap()));
     for name in ["c", "d"] {
         assert!(Arc::ptr_eq(after.cluster(name).unwrap(), before.cluster(name).unwrap()));
     }
@@ -168,18 +176,18 @@ fn what_did_not_change_is_the_same() {
 fn a_route_that_only_moved_says_its_new_place() {
     let mut model = model(vec![to("r", "/r", "c")], &["c"]);
     let before = first(&model);
-    Arc::make_mut(&mut model.wanted.routes[0]).origin.key = "routes[1]".into();
+    Arc::make_mut(&mut model.routes[0]).origin.key = "routes[1]".into();
     let (after, _) = compile(&model, &before, &registry());
-    assert_eq!(after.routes["r"].spec.origin.key, "routes[1]");
-    assert!(Arc::ptr_eq(&after.listeners[0].table.routes()[0], &after.routes["r"]));
-    assert!(still_there(&after.routes["r"], &after.clusters));
+    assert_eq!(after.route("r").unwrap().spec.origin.key, "routes[1]");
+    assert!(Arc::ptr_eq(&after.listeners[0].table.routes()[0], after.route("r").unwrap()));
+    assert!(still_there(after.route("r").unwrap(), &after.clusters));
 }
 
 #[test]
 fn listeners_with_the_same_routes_share_one_table() {
     let mut model = model(vec![to("r", "/r", "c"), to("s", "/s", "c")], &["c"]);
-    model.wanted.listeners.extend([listener("b"), listener("c")]);
-    Arc::make_mut(&mut model.wanted.routes[1]).listeners = vec!["c".into()];
+    model.listeners.extend([listener("b"), listener("c")]);
+    Arc::make_mut(&mut model.routes[1]).listeners = vec!["c".into()];
     let snapshot = first(&model);
     let table = |name: &str| &snapshot.listener(name).unwrap().table;
     assert!(Arc::ptr_eq(table("http"), table("b")));
@@ -189,7 +197,7 @@ fn listeners_with_the_same_routes_share_one_table() {
 #[test]
 fn an_unknown_listener_is_a_problem_and_the_known_ones_serve() {
     let mut model = model(vec![to("r", "/r", "c")], &["c"]);
-    Arc::make_mut(&mut model.wanted.routes[0]).listeners = vec!["http".into(), "htps".into()];
+    Arc::make_mut(&mut model.routes[0]).listeners = vec!["http".into(), "htps".into()];
     let (snapshot, problems) = compile(&model, &Snapshot::default(), &registry());
     assert!(problems[0].what.contains("htps") && problems[0].hint.contains("http"));
     assert_eq!(snapshot.listeners[0].table.routes().len(), 1);
@@ -198,7 +206,7 @@ fn an_unknown_listener_is_a_problem_and_the_known_ones_serve() {
 #[test]
 fn a_listener_with_a_filter_that_cannot_be_compiled_is_closed() {
     let mut model = model(vec![], &[]);
-    model.wanted.listeners[0].policies = vec![bad_check()];
+    model.listeners[0].policies = vec![bad_check()];
     let (snapshot, problems) = compile(&model, &Snapshot::default(), &registry());
     assert!(snapshot.listeners[0].chain.is_closed());
     assert_eq!(problems.len(), 1);
@@ -215,7 +223,7 @@ fn a_cluster_whose_tls_cannot_be_set_up_keeps_its_last_good_version() {
             server_name: "c.test".into(),
             client_certificate: certificate.map(str::to_owned),
         };
-        Arc::make_mut(&mut model.wanted.clusters[0]).tls = Some(tls);
+        Arc::make_mut(&mut model.clusters[0]).tls = Some(tls);
         model
     };
     let before = first(&model(vec![to("r", "/r", "c")], &["c"]));
@@ -266,9 +274,10 @@ proptest! {
             let paths = ["/", "/a", "/a/b", "~/x.*"];
             let targets = ["c", "d", "none"];
             let route = |(name, path, target): &(usize, usize, usize)| to(&format!("r{name}"), paths[*path], targets[*target]);
-            let fragment = Arc::new(Fragment { routes: list.iter().map(|one| route(one).into()).collect(), ..model(vec![], &["d", "c"]).wanted });
+            let wanted = Fragment { routes: list.iter().map(|one| route(one).into()).collect(), ..model(vec![], &["d", "c"]) };
+            let fragment = Arc::new(wanted.into());
             let (merged, problems) = crate::source::merge(&[fragment]);
-            let (snapshot, more) = compile(&merged, &Snapshot::default(), &registry());
+            let (snapshot, more) = super::compile(&merged, &Snapshot::default(), &registry());
             let order: Vec<String> = snapshot.listeners[0].table.routes().iter().map(|r| r.spec.name.clone()).collect();
             (order, problems, more)
         };

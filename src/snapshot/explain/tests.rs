@@ -1,23 +1,23 @@
 //! Does the explanation say what a request would really meet?
 
-use super::super::compile::tests::{listener, model, to};
+use super::super::compile::tests::{compile, listener, model, to};
 use super::*;
 use crate::model::{
-    AccessPolicy, Check, ClusterSpec, EndpointSpec, FieldCheck, HeaderCheckPolicy, HttpsRedirect, Model, Origin,
+    AccessPolicy, Check, ClusterSpec, EndpointSpec, FieldCheck, Fragment, HeaderCheckPolicy, HttpsRedirect, Origin,
     PathRewrite, Policy, RewritePolicy,
 };
 use crate::telemetry::metrics::Registry;
 
-fn snapshot(model: &Model) -> Snapshot {
-    super::super::compile(model, &Snapshot::default(), &Registry::new(1, 10_000)).0
+fn snapshot(model: &Fragment) -> Snapshot {
+    compile(model, &Snapshot::default(), &Registry::new(1, 10_000)).0
 }
 
-fn ask(model: &Model, method: &str, url: &str, headers: &[&str]) -> Explanation {
+fn ask(model: &Fragment, method: &str, url: &str, headers: &[&str]) -> Explanation {
     let request = ExplainRequest::parse(method, url, headers, Some("192.0.2.1")).unwrap();
     explain(&snapshot(model), &request)
 }
 
-fn shop() -> Model {
+fn shop() -> Fragment {
     let mut api = to("api", "/api/", "shop/api");
     let checks = vec![FieldCheck { name: FieldName::parse("x-key").unwrap(), check: Check::Required }];
     api.policies = vec![
@@ -26,7 +26,7 @@ fn shop() -> Model {
     ];
     let mut model = model(vec![api, to("web", "/", "shop/web")], &["shop/web"]);
     let endpoints = vec![EndpointSpec::new("127.0.0.1:9004".parse().unwrap(), 1)];
-    model.wanted.clusters.push(ClusterSpec::new("shop/api", Origin::default(), endpoints).into());
+    model.clusters.push(ClusterSpec::new("shop/api", Origin::default(), endpoints).into());
     model
 }
 
@@ -57,7 +57,7 @@ fn a_refusal_names_the_filter_and_the_rest_is_told_all_the_same() {
     assert!(!said.filters[0].passed && said.action.is_some());
     let mut model = shop();
     let deny = vec!["192.0.2.0/24".parse().unwrap()];
-    model.wanted.listeners[0].policies = vec![Policy::Access(AccessPolicy { allow: vec![], deny })];
+    model.listeners[0].policies = vec![Policy::Access(AccessPolicy { allow: vec![], deny })];
     let said = ask(&model, "GET", "http://a.test/", &[]);
     assert!(said.outcome.starts_with("403 by access of the listener"), "{}", said.outcome);
     assert_eq!(said.routes.unwrap().route.as_deref(), Some("web"));
@@ -84,7 +84,7 @@ fn the_listener_is_chosen_by_scheme_then_port() {
     let mut second = listener("second");
     second.address.set_port(8080);
     second.https_redirect = Some(HttpsRedirect { port: 443, status: 308 });
-    model.wanted.listeners.push(second);
+    model.listeners.push(second);
     let said = ask(&model, "GET", "http://a.test:8080/x", &[]);
     assert_eq!(said.outcome, "308 to https://a.test/x: the listener redirects to https");
     assert_eq!(ask(&model, "GET", "http://a.test:1/x", &[]).listener.as_deref(), Some("http"));
@@ -111,7 +111,7 @@ fn what_cannot_be_read_is_an_error_with_a_hint() {
 #[test]
 fn an_endpoint_says_how_near_it_is_where_that_matters() {
     let mut model = shop();
-    for endpoint in model.wanted.clusters.iter_mut().flat_map(|c| &mut Arc::make_mut(c).endpoints) {
+    for endpoint in model.clusters.iter_mut().flat_map(|c| &mut Arc::make_mut(c).endpoints) {
         endpoint.near = crate::model::Nearness::Zone;
     }
     let said = ask(&model, "GET", "http://a.test/api/x", &["x-key: 1"]).to_string();

@@ -1,0 +1,190 @@
+//! What does one change cost beside thousands of objects that stay as they are?
+//!
+//! The whole road of a change on the control thread, without the API server: objects are translated, delivered, merged, compiled,
+//! swapped and reported. `first` is everything from nothing, `change` is one object of thousands in another version.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "a bench that fails should fail where it stands"
+)]
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tidegate::config::Config;
+use tidegate::config::kubernetes::Settings;
+use tidegate::kubernetes::objects::{
+    Ingress, IngressBackend, IngressClass, IngressPath, IngressPort, IngressRule, Key, Meta, Objects, RoutesConfigMap,
+    Service, ServicePort,
+};
+use tidegate::kubernetes::translate::{Memory, translate};
+use tidegate::model::Fragment;
+use tidegate::snapshot::{Publisher, Shared};
+use tidegate::source::{Feed, slot};
+use tidegate::telemetry::Registry;
+
+const COUNT: usize = 5_000;
+/// Routes in one ConfigMap.
+const TEXT: usize = 500;
+
+/// A gate without an API server.
+struct Gate {
+    settings: Settings,
+    objects: Objects,
+    memory: Memory,
+    feed: Feed,
+    publisher: Publisher,
+    shared: Shared,
+    _install: Feed,
+}
+
+/// How long the steps took.
+#[derive(Clone, Copy, Default)]
+struct Took {
+    translate: Duration,
+    deliver: Duration,
+    publish: Duration,
+}
+
+impl Took {
+    fn all(self) -> Duration {
+        self.translate + self.deliver + self.publish
+    }
+}
+
+impl Gate {
+    fn of(objects: Objects) -> Self {
+        let (install, install_slot) = slot("install", true);
+        let (feed, kubernetes_slot) = slot("kubernetes", true);
+        let listeners = "listeners: { http: { address: 127.0.0.1:0 } }";
+        let listeners = Config::parse("gate.yaml", listeners, Path::new("")).unwrap().listeners;
+        install.deliver(Fragment { listeners, ..Fragment::default() }, Vec::new());
+        let shared = Shared::default();
+        let slots = vec![install_slot, kubernetes_slot];
+        let (publisher, _) = Publisher::new(shared.clone(), slots, Registry::new(4, 100_000));
+        let (settings, memory) = Default::default();
+        Self { settings, objects, memory, feed, publisher, shared, _install: install }
+    }
+
+    fn turn(&mut self) -> Took {
+        let start = Instant::now();
+        let mut translation = translate(&self.objects, &self.settings, "tidegate", &mut self.memory);
+        let translated = Instant::now();
+        let (fragment, problems) = (std::mem::take(&mut translation.fragment), translation.problems.clone());
+        self.feed.deliver(fragment, problems);
+        let delivered = Instant::now();
+        assert!(self.publisher.publish());
+        let published = Instant::now();
+        Took { translate: translated - start, deliver: delivered - translated, publish: published - delivered }
+    }
+
+    fn check(&self) {
+        assert_eq!(self.shared.load().routes.len(), COUNT);
+    }
+}
+
+fn meta(namespace: &str, name: String, number: usize) -> Meta {
+    // Objects are of many ages, in no order of their names.
+    let created = 1_700_000_000 + (number as u64 * 7_919) % 100_003;
+    Meta { key: Key::new(namespace, name), uid: format!("uid-{number}").into(), version: "1".into(), created }
+}
+
+fn services() -> Objects {
+    let mut objects = Objects::default();
+    for number in 0..COUNT {
+        let ports = vec![ServicePort { port: 80, ..ServicePort::default() }];
+        let meta = meta("shop", format!("web-{number}"), number);
+        let service = Service { meta, ports, ..Service::default() };
+        objects.services.insert(service.meta.key.clone(), Arc::new(service));
+    }
+    objects
+}
+
+fn ingress(number: usize, path: &str) -> Arc<Ingress> {
+    let backend = IngressBackend::Service(format!("web-{number}"), IngressPort::Number(80));
+    let path = IngressPath { path: Some(path.into()), path_type: "Prefix".into(), backend };
+    let rule = IngressRule { host: Some(format!("h{number}.example.com")), paths: vec![path] };
+    let meta = meta("shop", format!("web-{number}"), number);
+    Arc::new(Ingress { meta, class: Some("tidegate".into()), rules: vec![rule], ..Ingress::default() })
+}
+
+fn ingresses() -> Objects {
+    let mut objects = services();
+    let class = IngressClass { controller: "tidegate.io/ingress".into(), ..IngressClass::default() };
+    objects.classes.insert(Key::new("", "tidegate"), Arc::new(class));
+    for number in 0..COUNT {
+        let ingress = ingress(number, "/");
+        objects.ingresses.insert(ingress.meta.key.clone(), ingress);
+    }
+    objects
+}
+
+/// A ConfigMap with `TEXT` routes, of which the last has this path.
+fn map(number: usize, path: &str) -> Arc<RoutesConfigMap> {
+    let line = |n: usize| {
+        let path = if n + 1 == TEXT { path } else { "/" };
+        format!("h{}.example.com{path}: shop/web-{}\n", number * TEXT + n, number * TEXT + n)
+    };
+    let data = [("routes.yaml".to_owned(), (0..TEXT).map(line).collect())].into();
+    let meta = meta("tidegate", format!("routes-{number}"), number);
+    Arc::new(RoutesConfigMap { meta, data, ..RoutesConfigMap::default() })
+}
+
+fn maps() -> Objects {
+    let mut objects = services();
+    for number in 0..COUNT / TEXT {
+        let map = map(number, "/");
+        objects.config_maps.insert(map.meta.key.clone(), map);
+    }
+    objects
+}
+
+fn change_ingress(objects: &mut Objects, path: &str) {
+    let ingress = ingress(COUNT / 3, path);
+    objects.ingresses.insert(ingress.meta.key.clone(), ingress);
+}
+
+fn change_map(objects: &mut Objects, path: &str) {
+    let map = map(COUNT / TEXT / 3, path);
+    objects.config_maps.insert(map.meta.key.clone(), map);
+}
+
+/// Names of steps, and which time is theirs.
+type Steps = [(&'static str, fn(Took) -> Duration); 4];
+
+const STEPS: Steps = [
+    ("all", Took::all),
+    ("translate", |took| took.translate),
+    ("deliver", |took| took.deliver),
+    ("publish", |took| took.publish),
+];
+
+fn measure(c: &mut Criterion, what: &str, objects: fn() -> Objects, change: fn(&mut Objects, &str)) {
+    let mut group = c.benchmark_group(what);
+    group.sample_size(10).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(2));
+    let first = |times| (0..times).map(|_| Gate::of(objects()).turn().all()).sum();
+    group.bench_function("first", |b| b.iter_custom(first));
+    let mut gate = Gate::of(objects());
+    gate.turn();
+    gate.check();
+    let mut round = 0_usize;
+    for (step, of) in STEPS {
+        let mut turn = || {
+            round += 1;
+            change(&mut gate.objects, ["/a", "/b"][round % 2]);
+            of(gate.turn())
+        };
+        group.bench_function(format!("change/{step}"), |b| b.iter_custom(|times| (0..times).map(|_| turn()).sum()));
+    }
+    gate.check();
+}
+
+fn publish(c: &mut Criterion) {
+    measure(c, "5000 Ingresses", ingresses, change_ingress);
+    measure(c, "5000 routes in 10 ConfigMaps", maps, change_map);
+}
+
+criterion_group!(benches, publish);
+criterion_main!(benches);
