@@ -7,7 +7,7 @@
 use super::objects::Key;
 use super::own::is_own;
 use super::store::Store;
-use super::translate::{Binding, Translation};
+use super::translate::{Binding, Bound, Translation};
 use crate::model::{EndpointSpec, Origin, Problem};
 use crate::source::Memberships;
 use futures_util::StreamExt;
@@ -38,8 +38,8 @@ type Target = (String, u16);
 
 /// The names that a translation binds clusters to.
 pub(super) fn of(translation: &Translation) -> Names {
-    let name = |(cluster, binding): (&String, &Binding)| match binding {
-        Binding::Name { host, port } => Some((cluster.clone(), (host.clone(), *port))),
+    let name = |bound: &Bound| match &bound.binding {
+        Binding::Name { host, port } => Some((bound.cluster.to_string(), (host.clone(), *port))),
         _ => None,
     };
     translation.bindings.iter().filter_map(name).collect()

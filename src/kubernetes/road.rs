@@ -4,20 +4,22 @@
 
 use super::endpoints::Slices;
 use super::objects::Key;
-use super::translate::{Binding, Translation};
+use super::translate::{Binding, Bound, Translation};
 use crate::model::EndpointSpec;
 use crate::source::Memberships;
+use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Bindings of clusters, and where their endpoints are said.
 #[derive(Debug)]
 pub(super) struct Road {
     memberships: Memberships,
     bound: Rc<Translation>,
-    clusters: HashMap<Key, Vec<String>>,
+    clusters: HashMap<Key, SmallVec<[Arc<str>; 1]>>,
     /// Clusters that nothing binds any more. They are given up with the next translation, when no snapshot has them.
-    leaving: Vec<String>,
+    leaving: Vec<Arc<str>>,
 }
 
 impl Road {
@@ -29,23 +31,34 @@ impl Road {
     /// Says the endpoints of every cluster that is bound anew. Names to resolve are not this road's.
     pub(super) fn bind(&mut self, translation: &Rc<Translation>, slices: &Slices) {
         let (old, new) = (std::mem::replace(&mut self.bound, Rc::clone(translation)), translation);
-        for name in std::mem::take(&mut self.leaving).iter().filter(|name| !new.bindings.contains_key(*name)) {
+        for name in std::mem::take(&mut self.leaving).iter().filter(|name| !new.bindings.contains_key(&***name)) {
             self.memberships.remove(name);
         }
-        if old.bindings == new.bindings {
-            return;
-        }
-        for (name, binding) in &new.bindings {
-            if old.bindings.get(name) != Some(binding) {
-                self.say(name, slices);
+        for (old, new) in old.bindings.diff(&new.bindings) {
+            if let Some(old) = old {
+                self.forget(old);
+            }
+            match (old, new) {
+                (Some(old), None) => self.leaving.push(Arc::clone(&old.cluster)),
+                (old, Some(new)) => {
+                    if let Binding::Slices { service, .. } = &new.binding {
+                        self.clusters.entry(service.clone()).or_default().push(Arc::clone(&new.cluster));
+                    }
+                    if old.is_none_or(|old| old.binding != new.binding) {
+                        self.say(&new.cluster, slices);
+                    }
+                }
+                (None, None) => {}
             }
         }
-        self.leaving = old.bindings.keys().filter(|name| !new.bindings.contains_key(*name)).cloned().collect();
-        self.clusters.clear();
-        for (name, binding) in &new.bindings {
-            if let Binding::Slices { service, .. } = binding {
-                self.clusters.entry(service.clone()).or_default().push(name.clone());
-            }
+    }
+
+    fn forget(&mut self, bound: &Bound) {
+        let Binding::Slices { service, .. } = &bound.binding else { return };
+        let Some(clusters) = self.clusters.get_mut(service) else { return };
+        clusters.retain(|name| *name != bound.cluster);
+        if clusters.is_empty() {
+            self.clusters.remove(service);
         }
     }
 
@@ -62,7 +75,7 @@ impl Road {
     }
 
     fn say(&self, name: &str, slices: &Slices) {
-        match self.bound.bindings.get(name) {
+        match self.bound.bindings.get(name).map(|bound| &bound.binding) {
             Some(Binding::Slices { service, port }) => self.memberships.set(name, slices.members(service, port)),
             Some(Binding::Nothing) => self.memberships.set(name, Vec::<EndpointSpec>::new()),
             Some(Binding::Name { .. }) | None => {}
@@ -93,7 +106,7 @@ mod tests {
             let service = Key::new("shop", *service);
             let binding =
                 if service.name.is_empty() { Binding::Nothing } else { Binding::Slices { service, port: "".into() } };
-            ((*name).to_owned(), binding)
+            Bound { cluster: (*name).into(), binding }
         };
         Rc::new(Translation { bindings: bindings.iter().map(binding).collect(), ..Translation::default() })
     }

@@ -13,11 +13,12 @@ use super::translate::{Memory, Translation, translate};
 use super::watch::Shared;
 use crate::config::kubernetes::Settings;
 use crate::lifecycle::{Task, Tasks};
-use crate::model::Fragment;
+use crate::model::{Problem, Wanted};
 use crate::source::{Feed, Memberships, Source};
 use crate::telemetry::{Histogram, Registry, families};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -183,22 +184,32 @@ impl Work {
     }
 
     /// Who belongs to a cluster is said before the cluster is there.
-    fn deliver(&self, fragment: Fragment, translation: Rc<Translation>) {
+    fn deliver(&self, fragment: Wanted, translation: Rc<Translation>) {
         let store = &self.source.store;
         store.road.borrow_mut().bind(&translation, &store.slices.borrow());
-        self.names.send_if_modified(|last| {
-            let new = names::of(&translation);
-            let changed = *last != new;
-            *last = new;
-            changed
-        });
-        let mut problems = translation.problems.clone();
-        problems.extend(store.problems());
+        if self.source.settings.external_names {
+            self.names.send_if_modified(|last| {
+                let new = names::of(&translation);
+                let changed = *last != new;
+                *last = new;
+                changed
+            });
+        }
+        let delivery = self.feed.deliver(fragment, self.problems(&translation));
+        self.source.translations.send_replace(Some(Translated { translation, delivery }));
+    }
+
+    /// What could not be translated, and what could not be read.
+    fn problems(&self, translation: &Translation) -> Arc<[Problem]> {
+        let unread = self.source.store.problems();
+        if unread.is_empty() {
+            return Arc::clone(&translation.problems);
+        }
+        let mut problems = [&*translation.problems, &unread].concat();
         // A name that cannot be resolved is said once for each port of its Service.
         problems.sort();
         problems.dedup();
-        let delivery = self.feed.deliver(fragment, problems);
-        self.source.translations.send_replace(Some(Translated { translation, delivery }));
+        problems.into()
     }
 
     /// Waits until there is something to translate, and until `held`.

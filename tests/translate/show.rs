@@ -10,16 +10,17 @@ pub(crate) fn model(translation: &Translation) -> String {
     let fragment = &translation.fragment;
     let mut text = String::new();
     section(&mut text, "routes", fragment.routes.iter().map(|r| route(r)));
-    section(&mut text, "clusters", fragment.clusters.iter().map(|c| cluster(c, &translation.bindings[&c.name])));
+    section(
+        &mut text,
+        "clusters",
+        fragment.clusters.iter().map(|c| cluster(c, &translation.bindings.get(&*c.name).unwrap().binding)),
+    );
     section(&mut text, "tls", fragment.tls.iter().map(binding));
     section(&mut text, "certificates", fragment.certificates.iter().map(|c| format!("{}\n  at {}", c.name, c.origin)));
     section(&mut text, "secrets", translation.secrets.iter().map(ToString::to_string));
-    let kinds = [
-        ("ConfigMap", &translation.config_maps),
-        ("Ingress", &translation.ingresses),
-        ("Service", &translation.exposed),
-    ];
-    let outcomes = kinds.into_iter().flat_map(|(kind, all)| all.iter().map(move |(key, o)| outcome(kind, key, o)));
+    let kinds = [("Ingress", &translation.ingresses), ("Service", &translation.exposed)];
+    let became = kinds.into_iter().flat_map(|(kind, all)| all.iter().map(move |b| outcome(kind, &b.key, &b.outcome)));
+    let outcomes = translation.config_maps.iter().map(|(key, o)| outcome("ConfigMap", key, o)).chain(became);
     section(&mut text, "outcomes", outcomes);
     assert_eq!(translation.bindings.len(), fragment.clusters.len(), "each cluster has one binding");
     text

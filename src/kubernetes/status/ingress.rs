@@ -6,7 +6,7 @@
 use super::pace::Attempts;
 use crate::kubernetes::lease::gates::Standing;
 use crate::kubernetes::objects::{Ingress, Key, Objects};
-use crate::kubernetes::translate::Translation;
+use crate::kubernetes::translate::{Became, Translation};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -39,7 +39,7 @@ impl Statuses {
         most: usize,
     ) -> Vec<Change> {
         let mut changes = Vec::new();
-        for (key, outcome) in &translation.ingresses {
+        for Became { key, outcome } in translation.ingresses.iter() {
             let Some(ingress) = objects.ingresses.get(key).filter(|i| *i.meta.uid == *outcome.uid) else { continue };
             if self.ours.get(key).is_none_or(|uid| *uid != ingress.meta.uid) {
                 self.ours.insert(key.clone(), ingress.meta.uid.clone());
@@ -125,7 +125,8 @@ mod tests {
             let addresses = addresses.iter().map(|a| (*a).to_owned()).collect();
             objects.ingresses.insert(key.clone(), Arc::new(Ingress { meta, addresses, ..Ingress::default() }));
             if *ours {
-                translation.ingresses.insert(key, Outcome { uid: "u".into(), ..Outcome::default() });
+                let outcome = Outcome { uid: "u".into(), ..Outcome::default() };
+                translation.ingresses.edit(Vec::new(), vec![Became { key, outcome }]);
             }
         }
         (objects, translation)

@@ -4,7 +4,7 @@
 //! keeps its last good version. A cluster is a Service: `clusters:` may say how it is spoken to, never where it is.
 
 use super::super::objects::{Key, RoutesConfigMap};
-use super::piece::{Piece, origin};
+use super::piece::{Owned, Owner, Piece, origin};
 use super::service::Reference;
 use crate::config::decode::NoFiles;
 use crate::config::kubernetes::is_subdomain;
@@ -12,6 +12,7 @@ use crate::config::tls::{no_authorities, no_secret};
 use crate::model::{ClusterSpec, Fragment, Problem, Severity};
 use crate::source::grammar::{Parsed, keep_last_good, parse};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// The ConfigMaps as they were last read.
@@ -22,7 +23,7 @@ pub(super) type Cache = BTreeMap<Key, Held>;
 pub(super) struct Held {
     pub(super) map: Arc<RoutesConfigMap>,
     /// What its texts ask for, last good versions included.
-    pub(super) texts: BTreeMap<String, Piece>,
+    pub(super) texts: BTreeMap<String, Rc<Owned>>,
     /// What no text of it can ask for.
     pub(super) problems: Vec<Problem>,
 }
@@ -39,7 +40,8 @@ pub struct Alone {
 /// Reads a ConfigMap as a gate does that never saw it before: for whoever wants to know what a gate will say of it.
 pub fn read_alone(map: RoutesConfigMap, own: &str, known: &BTreeSet<String>) -> Alone {
     let held = read(&Arc::new(map), None, own, known);
-    let texts = held.texts.into_iter().map(|(name, piece)| (name, (piece.fragment, piece.problems))).collect();
+    let piece = |owned: &Rc<Owned>| (owned.piece.fragment.clone(), owned.piece.problems.clone());
+    let texts = held.texts.iter().map(|(name, owned)| (name.clone(), piece(owned))).collect();
     Alone { texts, binary: held.map.binary.iter().cloned().zip(held.problems).collect() }
 }
 
@@ -64,21 +66,24 @@ pub(super) fn refresh(
 
 fn read(map: &Arc<RoutesConfigMap>, before: Option<Held>, own: &str, known: &BTreeSet<String>) -> Held {
     let mut before = before.map(|held| (held.map, held.texts));
-    let mut last = |name: &String| -> (bool, Option<Piece>) {
+    let mut last = |name: &String| -> (bool, Option<Rc<Owned>>) {
         let Some((old, texts)) = &mut before else { return (false, None) };
         let same = old.data.get(name) == map.data.get(name) && old.meta.created == map.meta.created;
         (same, texts.remove(name))
     };
     let text = |(name, text): (&String, &String)| {
-        let piece = match last(name) {
-            (true, Some(piece)) => piece,
+        let owned = match last(name) {
+            (true, Some(owned)) => owned,
             (_, old) => {
                 let place = format!("ConfigMap/{}/{name}", map.meta.key);
-                let last = old.map(|piece| piece.fragment).unwrap_or_default();
-                piece(&place, text, map.meta.created, &last, own, known)
+                let (nothing, old) = (Fragment::default(), old.as_ref().map(|old| &old.piece));
+                let last = old.map_or(&nothing, |old| &old.fragment);
+                let mut piece = piece(&place, text, map.meta.created, last, own, known);
+                old.into_iter().for_each(|old| piece.adopt(old));
+                Owned::new(Owner::ConfigMap, &map.meta, name.as_str(), piece)
             }
         };
-        (name.clone(), piece)
+        (name.clone(), owned)
     };
     let binary = |name: &String| {
         let hint = "put it into data: as text";

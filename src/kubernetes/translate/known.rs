@@ -1,90 +1,129 @@
-//! Which clusters were made before, and which of them still hold?
+//! Which clusters are there, who forwards to each, and which of them have to be made anew?
 //!
 //! A cluster depends on its Service and on settings in ConfigMaps. Of thousands, a change touches a few: the others are not looked
-//! up again, because looking up is what a translation of thousands of Ingresses would spend its time with.
+//! at.
 
-use super::super::objects::{Key, Service};
-use super::service::Made;
-use crate::model::ClusterSpec;
-use hashbrown::HashMap;
+use super::claims::Affected;
+use super::piece::Owned;
+use super::service::{Clusters, Fault, Made};
+use super::{Binding, Bound};
+use crate::model::{ClusterSpec, Sorted};
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Included};
+use std::rc::Rc;
 use std::sync::Arc;
 
-/// Settings of a Service, and whether what they name is there.
-pub(super) type Settled = (ClusterSpec, bool);
-
-/// Clusters by name, as they were made in earlier translations.
-#[derive(Clone, Debug, Default)]
+/// Clusters by name.
+#[derive(Debug, Default)]
 pub(super) struct Known {
-    /// The Services that were there, in the order of their keys.
-    seen: Vec<Arc<Service>>,
-    said: Vec<Settled>,
-    made: HashMap<Arc<str>, (Made, Round)>,
-    /// Every name, in order.
-    order: Vec<Arc<str>>,
-    round: Round,
+    made: BTreeMap<Arc<str>, Used>,
+    pub(super) specs: Sorted<Arc<ClusterSpec>>,
+    pub(super) bindings: Sorted<Bound>,
+    edits: Edits,
 }
 
-/// Counts translations, so that a cluster that nobody names any more is noticed.
-type Round = u64;
+#[derive(Debug)]
+struct Used {
+    made: Made,
+    users: SmallVec<[Rc<Owned>; 1]>,
+}
+
+/// What the collections gain and lose.
+#[derive(Debug, Default)]
+struct Edits {
+    specs: (Vec<Arc<ClusterSpec>>, Vec<Arc<ClusterSpec>>),
+    bindings: (Vec<Bound>, Vec<Bound>),
+}
 
 impl Known {
-    /// Forgets what depends on what changed.
-    pub(super) fn begin(&mut self, services: &BTreeMap<Key, Arc<Service>>, said: Vec<Settled>) {
-        self.round += 1;
-        let changed = self.changed(services);
-        if said != self.said {
-            self.said = said;
-            self.made.clear();
-        } else if !changed.is_empty() {
-            self.made.retain(|_, (made, _)| !changed.contains(&made.service));
-        }
-        if !changed.is_empty() {
-            self.seen = services.values().cloned().collect();
-        }
-    }
-
-    /// A cluster that still holds.
-    pub(super) fn get(&mut self, name: &str) -> Option<&Made> {
-        let round = self.round;
-        self.made.get_mut(name).map(|(made, used)| {
-            *used = round;
-            &*made
-        })
-    }
-
-    /// A new one.
-    pub(super) fn insert(&mut self, name: &str, made: Made) {
-        self.made.insert(name.into(), (made, self.round));
-    }
-
-    /// What was asked for in this round, in the order of names; the rest is forgotten.
-    pub(super) fn finish(&mut self) -> impl Iterator<Item = (&str, &Made)> {
-        let round = self.round;
-        self.made.retain(|_, (_, used)| *used == round);
-        if self.order.len() != self.made.len() || !self.order.iter().all(|name| self.made.contains_key(name)) {
-            self.order = self.made.keys().cloned().collect();
-            self.order.sort();
-        }
-        self.order.iter().filter_map(|name| Some((&**name, &self.made.get(name)?.0)))
-    }
-
-    /// Services that appeared, went or are not what they were.
-    fn changed(&self, services: &BTreeMap<Key, Arc<Service>>) -> BTreeSet<Key> {
-        let mut changed = BTreeSet::new();
-        let mut old = self.seen.iter().peekable();
-        for (key, service) in services {
-            // Both in the order of keys; of what is the same object nothing is compared.
-            let same = |old: &&Arc<Service>| Arc::ptr_eq(old, service);
-            while let Some(gone) = old.next_if(|old| !same(old) && old.meta.key < *key) {
-                changed.insert(gone.meta.key.clone());
-            }
-            if old.next_if(same).is_none() {
-                old.next_if(|old| old.meta.key == *key);
-                changed.insert(key.clone());
+    /// Makes the clusters of these Services (`namespace/name`) anew, and adds whom that touches.
+    pub(super) fn renew(&mut self, services: &BTreeSet<String>, clusters: &Clusters<'_>, affected: &mut Affected) {
+        for service in services {
+            // A semicolon is what comes after a colon.
+            let ports = (Excluded(format!("{service}:")), Excluded(format!("{service};")));
+            let ports = (ports.0.as_ref().map(String::as_str), ports.1.as_ref().map(String::as_str));
+            let whole = self.made.range_mut::<str, _>((Included(service.as_str()), Included(service.as_str())));
+            let renewed: Vec<_> = whole.map(|(name, used)| (Arc::clone(name), used.renew(name, clusters))).collect();
+            let rest = self.made.range_mut::<str, _>(ports);
+            let rest = rest.map(|(name, used)| (Arc::clone(name), used.renew(name, clusters)));
+            let all: Vec<_> = renewed.into_iter().chain(rest).collect();
+            for (name, old) in all {
+                let Some(used) = self.made.get(&name) else { continue };
+                self.edits.note(&name, old.as_ref(), Some(&used.made));
+                if old.is_some_and(|old| old.fault != used.made.fault) {
+                    affected.extend(used.users.iter().map(|owned| (Rc::as_ptr(owned), Rc::clone(owned))));
+                }
             }
         }
-        changed.extend(old.map(|gone| gone.meta.key.clone()));
+    }
+
+    /// A piece forwards to this cluster; it is made where it is new. Nothing where the name is no Service's.
+    pub(super) fn take(&mut self, name: &str, owned: &Rc<Owned>, clusters: &Clusters<'_>) {
+        if let Some(used) = self.made.get_mut(name) {
+            if !used.users.iter().any(|user| Rc::ptr_eq(user, owned)) {
+                used.users.push(Rc::clone(owned));
+            }
+        } else if let Some(made) = clusters.make(name) {
+            let name: Arc<str> = name.into();
+            self.edits.note(&name, None, Some(&made));
+            self.made.insert(name, Used { made, users: SmallVec::from_elem(Rc::clone(owned), 1) });
+        }
+    }
+
+    /// A piece does not forward to this cluster any more; one to which nobody does is forgotten.
+    pub(super) fn release(&mut self, name: &str, owned: &Rc<Owned>) {
+        let Some(used) = self.made.get_mut(name) else { return };
+        used.users.retain(|user| !Rc::ptr_eq(user, owned));
+        if used.users.is_empty()
+            && let Some((name, used)) = self.made.remove_entry(name)
+        {
+            self.edits.note(&name, Some(&used.made), None);
+        }
+    }
+
+    /// What is wrong with a cluster.
+    pub(super) fn fault(&self, name: &str) -> Option<&Fault> {
+        self.made.get(name)?.made.fault.as_ref()
+    }
+
+    /// Names of the settings that clusters took.
+    pub(super) fn said(&self) -> BTreeSet<&str> {
+        self.made.values().filter_map(|used| used.made.said.as_deref()).collect()
+    }
+
+    /// Brings the collections up to date; whether that changed anything.
+    pub(super) fn finish(&mut self) -> bool {
+        let Edits { specs, bindings } = std::mem::take(&mut self.edits);
+        let changed = !(specs.0.is_empty() && specs.1.is_empty() && bindings.0.is_empty() && bindings.1.is_empty());
+        self.specs.edit(specs.0, specs.1);
+        self.bindings.edit(bindings.0, bindings.1);
         changed
+    }
+}
+
+impl Used {
+    /// What it was, where it is something else now.
+    fn renew(&mut self, name: &str, clusters: &Clusters<'_>) -> Option<Made> {
+        let mut made = clusters.make(name)?;
+        if made.spec == self.made.spec {
+            made.spec = Arc::clone(&self.made.spec);
+        }
+        Some(std::mem::replace(&mut self.made, made))
+    }
+}
+
+impl Edits {
+    fn note(&mut self, name: &Arc<str>, old: Option<&Made>, new: Option<&Made>) {
+        let same = old.zip(new);
+        if !same.is_some_and(|(old, new)| Arc::ptr_eq(&old.spec, &new.spec)) {
+            self.specs.0.extend(old.map(|made| Arc::clone(&made.spec)));
+            self.specs.1.extend(new.map(|made| Arc::clone(&made.spec)));
+        }
+        if !same.is_some_and(|(old, new)| old.binding == new.binding) {
+            let bound = |made: &Made| Bound { cluster: Arc::clone(name), binding: Binding::clone(&made.binding) };
+            self.bindings.0.extend(old.map(bound));
+            self.bindings.1.extend(new.map(bound));
+        }
     }
 }

@@ -9,40 +9,44 @@ mod known;
 mod outcome;
 mod piece;
 mod secret;
+mod secured;
+mod seen;
 mod service;
+mod settle;
 
 pub use config_map::{Alone, read_alone};
+pub use outcome::{Became, Outcome};
 
-use super::objects::{Ingress, Key, Objects, Service, WantedSecrets};
+use super::objects::{Ingress, IngressClass, Key, Objects, RoutesConfigMap, Service, WantedSecrets};
 use crate::config::kubernetes::Settings;
-use crate::model::{Action, Fragment, Problem, RouteSpec, TlsBinding};
-use claims::{Settled, settle};
+use crate::model::{Keyed, ListenerSpec, Problem, Sorted, Wanted};
 use ingress::Classes;
-use known::Known;
-use outcome::Counts;
 use piece::{Owned, Owner, Piece};
-use secret::Secrets;
+use secured::Secured;
+use seen::{Asks, News, Seen};
 use service::Clusters;
-use std::collections::BTreeMap;
+use settle::Settlement;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// What was asked for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Translation {
     /// Routes, clusters (without endpoints), certificates and their bindings.
-    pub fragment: Fragment,
+    pub fragment: Wanted,
     /// Everything that could not be honoured; `origin.place` is `Kind/namespace/name`, for a ConfigMap with `/key`.
-    pub problems: Vec<Problem>,
+    pub problems: Arc<[Problem]>,
     /// Which endpoints each cluster of the fragment has.
-    pub bindings: BTreeMap<String, Binding>,
+    pub bindings: Sorted<Bound>,
     /// The Secrets that are asked for.
     pub secrets: WantedSecrets,
     /// What became of each routes ConfigMap.
     pub config_maps: BTreeMap<Key, Outcome>,
     /// Ingresses that are of our class: their status is ours to write.
-    pub ingresses: BTreeMap<Key, Outcome>,
+    pub ingresses: Sorted<Became>,
     /// Services that expose themselves.
-    pub exposed: BTreeMap<Key, Outcome>,
+    pub exposed: Sorted<Became>,
 }
 
 /// Where the endpoints of a cluster come from.
@@ -66,161 +70,148 @@ pub enum Binding {
     Nothing,
 }
 
-/// What became of an object.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// uid of the object that was translated.
-    pub uid: String,
-    /// resourceVersion of the object that was translated.
-    pub version: String,
-    /// Routes that serve because of it.
-    pub accepted: usize,
-    /// Routes of it that do not serve, or not as written now.
-    pub refused: usize,
+/// A cluster and where its endpoints come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The cluster's name.
+    pub cluster: Arc<str>,
+    /// Where its endpoints come from.
+    pub binding: Binding,
 }
 
-/// What earlier translations leave to later ones: what each version of an object asks for, and last good versions. One memory
-/// goes with one set of settings.
-#[derive(Clone, Debug, Default)]
+impl Keyed for Bound {
+    type Key = str;
+
+    fn key(&self) -> &str {
+        &self.cluster
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.cluster, &other.cluster) && self.binding == other.binding
+    }
+}
+
+/// What earlier translations leave to later ones: what each version of an object asks for, what came of it, and last good
+/// versions. One memory goes with one set of settings.
+#[derive(Debug, Default)]
 pub struct Memory {
     config_maps: config_map::Cache,
-    ingresses: Cache<Ingress>,
-    exposed: Cache<Service>,
-    clusters: Known,
-    secrets: secret::LastGood,
+    /// The ConfigMaps and their texts as they were seen last.
+    maps: Vec<Arc<RoutesConfigMap>>,
+    texts: Vec<Rc<Owned>>,
+    classes: Vec<Arc<IngressClass>>,
+    ingresses: Seen<Ingress>,
+    services: Seen<Service>,
+    secured: Secured,
+    settlement: Settlement,
+    problems: Arc<[Problem]>,
+    /// Listeners are not Kubernetes' to ask for.
+    no_listeners: Arc<[ListenerSpec]>,
 }
 
-/// Objects in the order of their keys, with the piece that was made of each, so that it is made once.
-type Cache<T> = Vec<(Arc<T>, Piece)>;
-
-/// Translates. It costs no more than a copy of the outcome, whatever changed: only objects that are new are read, and only
-/// clusters whose Service is new are looked up.
+/// Translates. What comes of it depends on the objects and on last good versions alone; what it costs, on what is new: only
+/// objects that are new are read, only who claims what they claim is judged again, and only clusters whose Service or settings
+/// are new are made again.
 pub fn translate(objects: &Objects, settings: &Settings, own_namespace: &str, memory: &mut Memory) -> Translation {
-    memory.refresh(objects, settings, own_namespace);
-    let mut secrets = Secrets::new(objects, own_namespace, std::mem::take(&mut memory.secrets));
-    let mut clusters = Clusters::new(objects, settings, std::mem::take(&mut memory.clusters));
-    let pieces = memory.pieces();
-    let mut translation = Translation::default();
-    for owned in &pieces {
-        let bindings = &owned.piece.fragment.tls;
-        translation.fragment.tls.extend(bindings.iter().filter_map(|b| bound(b, owned.piece, &mut secrets)));
-        translation.problems.extend(owned.piece.problems.iter().cloned());
+    let (news, mut troubles) = memory.refresh(objects, settings, own_namespace);
+    let Memory { secured, settlement, .. } = memory;
+    let mut services: BTreeSet<String> = news.changed.iter().map(ToString::to_string).collect();
+    if let Some(others) = secured.follow(&news, objects, own_namespace) {
+        services.extend(others);
+        troubles = true;
     }
-    let problems = clusters.settings(&pieces, &mut secrets);
-    translation.problems.extend(problems);
-    let counts = translation.routes(&pieces, &mut clusters);
-    counts.tell(memory, &mut translation);
-    translation.problems.extend(clusters.unused());
-    translation.clusters(&mut clusters.known);
-    memory.clusters = clusters.known;
-
-    let (wanted, certificates, problems, last_good) = secrets.finish();
-    memory.secrets = last_good;
-    translation.secrets = wanted;
-    translation.fragment.certificates = certificates;
-    translation.problems.extend(problems);
-    translation.problems.sort();
-    translation.problems.dedup();
-    translation
-}
-
-/// A binding with the certificates and authorities that are there; `None` where there is none. One that asks for client
-/// certificates stays all the same, because its hosts must not fall to a wildcard that does not ask.
-fn bound(binding: &TlsBinding, piece: &Piece, secrets: &mut Secrets<'_>) -> Option<TlsBinding> {
-    let mut binding = binding.clone();
-    binding.certificates.retain(|name| match piece.secrets.get(name) {
-        Some(key) => secrets.certificate(name, key, &binding.origin),
-        None => true,
-    });
-    if let Some(client_auth) = &mut binding.client_auth {
-        secrets.find(&mut client_auth.ca, &binding.origin);
+    let clusters = Clusters { objects, settings, said: &secured.said };
+    troubles |= settlement.follow(&news, &services, &clusters);
+    if troubles {
+        memory.problems = memory.problems();
     }
-    (!binding.certificates.is_empty() || binding.client_auth.is_some()).then_some(binding)
+    memory.translation()
 }
 
 impl Memory {
-    fn refresh(&mut self, objects: &Objects, settings: &Settings, own: &str) {
-        config_map::refresh(&mut self.config_maps, &objects.config_maps, own, &settings.certificates);
+    /// What is different, and whether ConfigMaps are.
+    fn refresh(&mut self, objects: &Objects, settings: &Settings, own: &str) -> (News, bool) {
+        let (mut news, mut others) = (News::default(), News::default());
         let classes = Classes::of(objects, settings);
-        let ours = objects.ingresses.values().filter(|ingress| classes.have(ingress));
-        refresh(&mut self.ingresses, ours, |ingress| &ingress.meta.key, ingress::piece);
-        let exposed = objects.services.values().filter(|service| service.expose.is_some());
-        let expose = |service: &Service| annotation::expose(service, &settings.expose);
-        refresh(&mut self.exposed, exposed, |service| &service.meta.key, expose);
+        let anew = renewed(&mut self.classes, objects.classes.values());
+        let wanted = |ingress: &Ingress| classes.have(ingress);
+        let make = |ingress: &Ingress, before: Option<&Owned>| {
+            adopted(Owner::Ingress, &ingress.meta, ingress::piece(ingress), before)
+        };
+        let asks = Asks { key: |ingress: &Ingress| &ingress.meta.key, wanted: &wanted, anew, make: &make };
+        self.ingresses.follow(&objects.ingresses, &asks, &mut others);
+        let wanted = |service: &Service| service.expose.is_some();
+        let make = |service: &Service, before: Option<&Owned>| {
+            adopted(Owner::Service, &service.meta, annotation::expose(service, &settings.expose), before)
+        };
+        let asks = Asks { key: |service: &Service| &service.meta.key, wanted: &wanted, anew: false, make: &make };
+        self.services.follow(&objects.services, &asks, &mut news);
+        news.gone.extend(others.gone);
+        news.come.extend(others.come);
+        let maps = renewed(&mut self.maps, objects.config_maps.values());
+        if maps {
+            config_map::refresh(&mut self.config_maps, &objects.config_maps, own, &settings.certificates);
+            self.texts(&mut news);
+        }
+        (news, maps)
     }
 
-    /// Everything that is asked for; what wins conflicts comes first. Each is numbered by its place in the caches.
-    fn pieces(&self) -> Vec<Owned<'_>> {
-        let texts = self.config_maps.values().flat_map(|held| {
-            let meta = &held.map.meta;
-            held.texts.iter().map(move |(text, piece)| (Owner::ConfigMap, meta, text.as_str(), piece))
-        });
-        let ingresses = self.ingresses.iter().map(|(object, piece)| (Owner::Ingress, &object.meta, "", piece));
-        let services = self.exposed.iter().map(|(object, piece)| (Owner::Service, &object.meta, "", piece));
-        let all = texts.chain(ingresses).chain(services).enumerate();
-        let owned = |(number, (owner, meta, text, piece))| Owned { number, owner, meta, text, piece };
-        let mut pieces: Vec<_> = all.map(owned).collect();
-        pieces.sort_by(|a, b| a.rank().cmp(&b.rank()));
-        pieces
+    /// Which texts of ConfigMaps are others now.
+    fn texts(&mut self, news: &mut News) {
+        let texts = self.config_maps.values().flat_map(|held| held.texts.values().cloned()).collect();
+        let before = std::mem::replace(&mut self.texts, texts);
+        let pointers = |all: &[Rc<Owned>]| all.iter().map(Rc::as_ptr).collect::<HashSet<_>>();
+        let (old, new) = (pointers(&before), pointers(&self.texts));
+        news.gone.extend(before.into_iter().filter(|owned| !new.contains(&Rc::as_ptr(owned))));
+        news.come.extend(self.texts.iter().filter(|owned| !old.contains(&Rc::as_ptr(owned))).cloned());
+    }
+
+    /// Everything that is wrong.
+    fn problems(&self) -> Arc<[Problem]> {
+        let Self { secured, settlement, .. } = self;
+        let mut all = secured.said.unused(&settlement.known);
+        all.extend(secured.problems.iter().cloned());
+        all.extend(self.config_maps.values().flat_map(|held| held.problems.iter().cloned()));
+        for owned in settlement.troubled.values() {
+            all.extend(owned.piece.problems.iter().chain(&owned.state.borrow().problems).cloned());
+        }
+        all.sort();
+        all.dedup();
+        all.into()
+    }
+
+    fn translation(&self) -> Translation {
+        let Self { secured, settlement, .. } = self;
+        let outcome = |(key, held): (&Key, &config_map::Held)| (key.clone(), outcome::of_config_map(held));
+        Translation {
+            fragment: Wanted {
+                listeners: Arc::clone(&self.no_listeners),
+                routes: settlement.routes.clone(),
+                tls: Arc::clone(&secured.tls),
+                certificates: Arc::clone(&secured.certificates),
+                clusters: settlement.known.specs.clone(),
+            },
+            problems: Arc::clone(&self.problems),
+            bindings: settlement.known.bindings.clone(),
+            secrets: secured.wanted.clone(),
+            config_maps: self.config_maps.iter().map(outcome).collect(),
+            ingresses: settlement.ingresses.clone(),
+            exposed: settlement.exposed.clone(),
+        }
     }
 }
 
-/// Makes pieces of what is new, and forgets what is gone. Objects come in the order of their keys.
-fn refresh<'a, T: PartialEq + 'a>(
-    cache: &mut Cache<T>,
-    objects: impl Iterator<Item = &'a Arc<T>>,
-    key: fn(&T) -> &Key,
-    make: impl Fn(&T) -> Piece,
-) {
-    let mut old = std::mem::take(cache).into_iter().peekable();
-    for object in objects {
-        while old.next_if(|(old, _)| !Arc::ptr_eq(old, object) && key(old) < key(object)).is_some() {}
-        let same = old.next_if(|(old, _)| Arc::ptr_eq(old, object) || old == object);
-        let piece = same.map_or_else(|| make(object), |(_, piece)| piece);
-        cache.push((Arc::clone(object), piece));
+/// Takes in what there is; whether that is anything else than before.
+fn renewed<'a, T: 'a>(held: &mut Vec<Arc<T>>, now: impl Iterator<Item = &'a Arc<T>> + Clone) -> bool {
+    let changed = !held.iter().map(Arc::as_ptr).eq(now.clone().map(Arc::as_ptr));
+    if changed {
+        *held = now.cloned().collect();
     }
+    changed
 }
 
-impl Translation {
-    /// The routes that nobody older has, with their clusters.
-    fn routes(&mut self, pieces: &[Owned<'_>], clusters: &mut Clusters<'_>) -> Counts {
-        let Settled { routes, lost, problems } = settle(pieces);
-        self.problems.extend(problems);
-        let mut counts = Counts::of(pieces);
-        for owned in lost.into_iter().filter_map(|place| pieces.get(place)) {
-            counts.refuse(owned, 1);
-        }
-        for (place, route) in routes {
-            let serves = self.serves(&route, clusters);
-            match pieces.get(place) {
-                Some(owned) if serves => counts.accept(owned),
-                Some(owned) => counts.refuse(owned, 1),
-                None => {}
-            }
-            self.fragment.routes.push(route);
-        }
-        counts
-    }
-
-    /// Whether each of a route's clusters is a Service; tells what is wrong with those that are not.
-    fn serves(&mut self, route: &RouteSpec, clusters: &mut Clusters<'_>) -> bool {
-        let Action::Forward(all) = &route.action else { return true };
-        let before = self.problems.len();
-        for weighted in all {
-            if let Some((what, hint)) = clusters.take(&weighted.cluster) {
-                self.problems.push(Problem::error(route.origin.clone(), what, hint));
-            }
-        }
-        self.problems.len() == before
-    }
-
-    fn clusters(&mut self, known: &mut Known) {
-        let (bindings, clusters): (Vec<_>, Vec<_>) = known
-            .finish()
-            .map(|(name, made)| ((name.to_owned(), made.binding.clone()), Arc::clone(&made.spec)))
-            .unzip();
-        // In the order of names already, which makes a map of them cheap.
-        self.bindings = bindings.into_iter().collect();
-        self.fragment.clusters = clusters;
-    }
+/// A piece that takes over the routes which its version before had already.
+fn adopted(owner: Owner, meta: &super::objects::Meta, mut piece: Piece, before: Option<&Owned>) -> Rc<Owned> {
+    before.into_iter().for_each(|before| piece.adopt(&before.piece));
+    Owned::new(owner, meta, "", piece)
 }

@@ -1,59 +1,61 @@
 //! What became of each object: how many of its routes serve?
 
+use super::config_map::Held;
 use super::piece::Owned;
-use super::{Memory, Outcome, Translation};
 use crate::kubernetes::objects::{Key, Meta};
-use std::collections::BTreeMap;
+use crate::model::Keyed;
+use std::sync::Arc;
 
-/// Routes that serve and that do not, of each piece by its number.
-pub(super) struct Counts(Vec<(usize, usize)>);
+/// What became of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// uid of the object that was translated.
+    pub uid: Arc<str>,
+    /// resourceVersion of the object that was translated.
+    pub version: Arc<str>,
+    /// Routes that serve because of it.
+    pub accepted: usize,
+    /// Routes of it that do not serve, or not as written now.
+    pub refused: usize,
+}
 
-impl Counts {
-    /// What the pieces say themselves.
-    pub(super) fn of(pieces: &[Owned<'_>]) -> Self {
-        let mut counts = Self(vec![(0, 0); pieces.len()]);
-        for owned in pieces {
-            counts.refuse(owned, owned.piece.refused);
-        }
-        counts
+/// An object and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Became {
+    /// The object.
+    pub key: Key,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+impl Keyed for Became {
+    type Key = Key;
+
+    fn key(&self) -> &Key {
+        &self.key
     }
 
-    pub(super) fn accept(&mut self, owned: &Owned<'_>) {
-        if let Some((accepted, _)) = self.0.get_mut(owned.number) {
-            *accepted += 1;
-        }
-    }
-
-    pub(super) fn refuse(&mut self, owned: &Owned<'_>, more: usize) {
-        if let Some((_, refused)) = self.0.get_mut(owned.number) {
-            *refused += more;
-        }
-    }
-
-    /// The outcome of every object; numbers go by the order of the caches.
-    pub(super) fn tell(self, memory: &Memory, translation: &mut Translation) {
-        let mut counts = self.0.into_iter();
-        for held in memory.config_maps.values() {
-            let texts: Vec<_> = counts.by_ref().take(held.texts.len()).collect();
-            let accepted = texts.iter().map(|(accepted, _)| accepted).sum();
-            let refused = texts.iter().map(|(_, refused)| refused).sum::<usize>() + held.problems.len();
-            let outcome = outcome(&held.map.meta, (accepted, refused));
-            translation.config_maps.insert(held.map.meta.key.clone(), outcome);
-            translation.problems.extend(held.problems.iter().cloned());
-        }
-        translation.ingresses = outcomes(memory.ingresses.iter().map(|(object, _)| &object.meta), counts.by_ref());
-        translation.exposed = outcomes(memory.exposed.iter().map(|(object, _)| &object.meta), counts);
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.key.name, &other.key.name) && self.outcome == other.outcome
     }
 }
 
-fn outcomes<'a>(
-    objects: impl Iterator<Item = &'a Meta>,
-    counts: impl Iterator<Item = (usize, usize)>,
-) -> BTreeMap<Key, Outcome> {
-    // Objects first: zip takes from its first part before it knows that there is nothing in the second.
-    objects.zip(counts).map(|(meta, count)| (meta.key.clone(), outcome(meta, count))).collect()
+impl Became {
+    pub(super) fn of(owned: &Owned) -> Self {
+        let state = owned.state.borrow();
+        let outcome = outcome(&owned.meta, (state.accepted, state.refused));
+        Self { key: owned.meta.key.clone(), outcome }
+    }
+}
+
+/// What became of a ConfigMap.
+pub(super) fn of_config_map(held: &Held) -> Outcome {
+    let states = held.texts.values().map(|owned| owned.state.borrow());
+    let counts = states.map(|state| (state.accepted, state.refused));
+    let (accepted, refused) = counts.fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
+    outcome(&held.map.meta, (accepted, refused + held.problems.len()))
 }
 
 fn outcome(meta: &Meta, (accepted, refused): (usize, usize)) -> Outcome {
-    Outcome { uid: meta.uid.to_string(), version: meta.version.to_string(), accepted, refused }
+    Outcome { uid: Arc::clone(&meta.uid), version: Arc::clone(&meta.version), accepted, refused }
 }

@@ -5,8 +5,11 @@ use crate::model::{
     Action, Fragment, HostPattern, Match, Origin, PathMatch, Problem, RetrySpec, RouteSpec, WeightedCluster,
 };
 use crate::source::grammar::{IDLE_TIMEOUT, shorten, show_path};
+use hashbrown::HashMap;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// What one object (or one text of a ConfigMap) asks for. It depends on that object alone, so that it is made once for each
@@ -33,6 +36,39 @@ impl Piece {
     pub(super) fn refuse(&mut self, origin: Origin, what: impl Into<String>, hint: impl Into<String>) {
         self.problems.push(Problem::error(origin, what, hint));
         self.refused += 1;
+    }
+
+    /// Whether certificates, authorities or the settings of clusters depend on it.
+    pub(super) fn secures(&self) -> bool {
+        !(self.fragment.tls.is_empty() && self.fragment.clusters.is_empty() && self.closed.is_empty())
+    }
+
+    /// Whether they are the same with this one.
+    pub(super) fn secures_as(&self, other: &Self) -> bool {
+        self.fragment.tls == other.fragment.tls
+            && self.fragment.clusters == other.fragment.clusters
+            && self.closed == other.closed
+            && self.secrets == other.secrets
+    }
+
+    /// Takes the very routes of the version before where they are equal, so that nobody has to compare them again.
+    pub(super) fn adopt(&mut self, before: &Self) {
+        let old = &before.fragment.routes;
+        let mut by_name: Option<HashMap<&str, &Arc<RouteSpec>>> = None;
+        for (place, route) in self.fragment.routes.iter_mut().enumerate() {
+            let known = old.get(place).filter(|old| *old == route).or_else(|| {
+                let names = || old.iter().map(|route| (route.name.as_str(), route)).collect();
+                by_name.get_or_insert_with(names).get(route.name.as_str()).copied().filter(|old| *old == route)
+            });
+            if let Some(known) = known {
+                *route = Arc::clone(known);
+            }
+        }
+        if let (Some(new), Some(old)) = (&mut self.fallback, &before.fallback)
+            && new == old
+        {
+            *new = Arc::clone(old);
+        }
     }
 }
 
@@ -66,16 +102,29 @@ pub(super) fn is_label(name: &str) -> bool {
     (1..=63).contains(&name.len()) && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-')
 }
 
-/// A piece and the object that it is of.
-#[derive(Clone, Copy)]
-pub(super) struct Owned<'a> {
-    /// Its place among the pieces in the order of their keys.
-    pub(super) number: usize,
+/// A piece, the object that it is of, and what came of it beside all others.
+#[derive(Debug)]
+pub(super) struct Owned {
     pub(super) owner: Owner,
-    pub(super) meta: &'a Meta,
+    /// Of a ConfigMap as it was when this text of it was read.
+    pub(super) meta: Meta,
     /// The key in a ConfigMap; empty for other objects.
-    pub(super) text: &'a str,
-    pub(super) piece: &'a Piece,
+    pub(super) text: Box<str>,
+    pub(super) piece: Piece,
+    pub(super) state: RefCell<State>,
+}
+
+/// What came of a piece.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// The routes that nobody older has.
+    pub(super) routes: Box<[Arc<RouteSpec>]>,
+    /// What its author is told beyond what is wrong with the piece itself.
+    pub(super) problems: Vec<Problem>,
+    /// Routes that serve.
+    pub(super) accepted: usize,
+    /// Routes that do not.
+    pub(super) refused: usize,
 }
 
 /// Kinds of objects that ask for routes.
@@ -86,14 +135,34 @@ pub(super) enum Owner {
     Service,
 }
 
-impl<'a> Owned<'a> {
+impl Owned {
+    pub(super) fn new(owner: Owner, meta: &Meta, text: impl Into<Box<str>>, piece: Piece) -> Rc<Self> {
+        Rc::new(Self { owner, meta: meta.clone(), text: text.into(), piece, state: RefCell::default() })
+    }
+
     /// What is less wins a conflict: the oldest, then namespace and name.
-    pub(super) fn rank(&self) -> (u64, &'a Key, Owner, &'a str) {
-        (self.meta.created, &self.meta.key, self.owner, self.text)
+    pub(super) fn rank(&self) -> (u64, &Key, Owner, &str) {
+        (self.meta.created, &self.meta.key, self.owner, &self.text)
+    }
+
+    /// The route at a place; past the last one is the one that takes what is left.
+    pub(super) fn route(&self, place: usize) -> Option<&Arc<RouteSpec>> {
+        let routes = &self.piece.fragment.routes;
+        routes.get(place).or_else(|| self.piece.fallback.as_ref().filter(|_| place == routes.len()))
+    }
+
+    /// Whether the route at a place is the one that takes what is left.
+    pub(super) fn is_fallback(&self, place: usize) -> bool {
+        place >= self.piece.fragment.routes.len()
+    }
+
+    /// How many routes it has, the one that takes what is left included.
+    pub(super) fn routes(&self) -> usize {
+        self.piece.fragment.routes.len() + usize::from(self.piece.fallback.is_some())
     }
 }
 
-impl fmt::Display for Owned<'_> {
+impl fmt::Display for Owned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}/{}", self.owner, self.meta.key)?;
         if self.text.is_empty() { Ok(()) } else { write!(f, "/{}", self.text) }

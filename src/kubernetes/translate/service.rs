@@ -12,9 +12,9 @@ use super::known::Known;
 use super::piece::{Owned, is_label, origin};
 use super::secret::Secrets;
 use crate::config::kubernetes::Settings;
-use crate::model::{Authorities, ClusterSpec, Origin, Problem, UpstreamProtocol};
-use std::borrow::Cow;
+use crate::model::{ClusterSpec, Origin, Problem, UpstreamProtocol};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// A name taken apart.
@@ -38,51 +38,48 @@ impl<'a> Reference<'a> {
 }
 
 /// What a cluster's name came to.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Made {
     pub(super) spec: Arc<ClusterSpec>,
     pub(super) binding: Binding,
     /// What is wrong, and what would be right: told to each route that names it.
     pub(super) fault: Option<Fault>,
-    /// The Service that the name means, whether it is there or not.
-    pub(super) service: Key,
     /// The name of the settings that it took.
-    said: Option<String>,
+    pub(super) said: Option<Box<str>>,
 }
 
 /// What is wrong, and what would be right.
 pub(super) type Fault = (String, String);
 
-/// Every cluster that some route names.
+/// Makes clusters.
 pub(super) struct Clusters<'a> {
-    objects: &'a Objects,
-    settings: &'a Settings,
-    said: BTreeMap<&'a str, Vec<Said<'a>>>,
-    pub(super) known: Known,
+    pub(super) objects: &'a Objects,
+    pub(super) settings: &'a Settings,
+    pub(super) said: &'a Settled,
 }
 
+/// Settings of Services from routes ConfigMaps, by `namespace/service`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Settled(BTreeMap<String, Vec<Said>>);
+
 /// Settings of a Service from a routes ConfigMap.
-struct Said<'a> {
-    port: Option<&'a str>,
-    spec: Cow<'a, ClusterSpec>,
+#[derive(Clone, Debug, PartialEq)]
+struct Said {
+    port: Option<String>,
+    spec: ClusterSpec,
     /// Its client certificate and authorities are there, or none are asked for.
     complete: bool,
 }
 
-impl<'a> Clusters<'a> {
-    /// Begins with what is known from earlier translations.
-    pub(super) fn new(objects: &'a Objects, settings: &'a Settings, known: Known) -> Self {
-        Self { objects, settings, said: BTreeMap::new(), known }
-    }
-
+impl Settled {
     /// Takes the settings from the pieces, of which the first is the oldest.
-    pub(super) fn settings(&mut self, pieces: &[Owned<'a>], secrets: &mut Secrets<'_>) -> Vec<Problem> {
-        let mut problems = Vec::new();
+    pub(super) fn of(pieces: &[Rc<Owned>], secrets: &mut Secrets<'_>, problems: &mut Vec<Problem>) -> Self {
+        let mut settled = Self::default();
         for owned in pieces {
             for spec in &owned.piece.fragment.clusters {
                 let Some(reference) = Reference::parse(&spec.name) else { continue };
-                let others = self.said.entry(reference.whole).or_default();
-                if let Some(older) = others.iter().find(|other| other.port == reference.port) {
+                let others = settled.0.entry(reference.whole.to_owned()).or_default();
+                if let Some(older) = others.iter().find(|other| other.port.as_deref() == reference.port) {
                     let what = format!("the settings of cluster {} are said already", spec.name);
                     let hint = format!("they are at {}; the oldest object keeps them", older.spec.origin);
                     problems.push(Problem::error(spec.origin.clone(), what, hint));
@@ -91,49 +88,42 @@ impl<'a> Clusters<'a> {
                 let client = spec.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref());
                 let key = client.and_then(|name| Some((name, owned.piece.secrets.get(name)?)));
                 let certified = key.is_none_or(|(name, key)| secrets.certificate(name, key, &spec.origin));
-                let mut spec = Cow::Borrowed(&**spec);
+                let mut spec = ClusterSpec::clone(spec);
                 let complete = find_authorities(&mut spec, secrets) && certified;
-                others.push(Said { port: reference.port, spec, complete });
+                others.push(Said { port: reference.port.map(str::to_owned), spec, complete });
             }
-            self.close(owned);
+            settled.close(owned);
         }
-        let said = self.said.values().flatten().map(|said| (ClusterSpec::clone(&said.spec), said.complete)).collect();
-        self.known.begin(&self.objects.services, said);
-        problems
+        settled
     }
 
     /// Settings that are wrong are settings all the same: without endpoints until they are right.
-    fn close(&mut self, owned: &Owned<'a>) {
+    fn close(&mut self, owned: &Owned) {
         let references = owned.piece.closed.iter().filter_map(|name| Some((name, Reference::parse(name)?)));
         for (name, reference) in references {
-            let others = self.said.entry(reference.whole).or_default();
-            if others.iter().all(|other| other.port != reference.port) {
-                let at = origin("ConfigMap", owned.meta, format!("data[{}].clusters.{name}", owned.text));
-                let spec = Cow::Owned(ClusterSpec::new(name.as_str(), at, Vec::new()));
-                others.push(Said { port: reference.port, spec, complete: false });
+            let others = self.0.entry(reference.whole.to_owned()).or_default();
+            if others.iter().all(|other| other.port.as_deref() != reference.port) {
+                let at = origin("ConfigMap", &owned.meta, format!("data[{}].clusters.{name}", owned.text));
+                let spec = ClusterSpec::new(name.as_str(), at, Vec::new());
+                others.push(Said { port: reference.port.map(str::to_owned), spec, complete: false });
             }
         }
     }
 
-    /// What is wrong with the cluster of this name, if anything. A name that is no Service is left to other sources.
-    pub(super) fn take(&mut self, name: &str) -> Option<Fault> {
-        if let Some(made) = self.known.get(name) {
-            return made.fault.clone();
-        }
-        let made = self.make(name, &Reference::parse(name)?);
-        let fault = made.fault.clone();
-        self.known.insert(name, made);
-        fault
+    /// Services of which these say something else.
+    pub(super) fn differences(&self, other: &Self) -> BTreeSet<String> {
+        let all: BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
+        all.into_iter().filter(|service| self.0.get(*service) != other.0.get(*service)).cloned().collect()
     }
 
     /// Settings that no route has a use for: probably the name is wrong.
-    pub(super) fn unused(&mut self) -> Vec<Problem> {
-        if self.said.is_empty() {
+    pub(super) fn unused(&self, known: &Known) -> Vec<Problem> {
+        if self.0.is_empty() {
             return Vec::new();
         }
-        let used: BTreeSet<&str> = self.known.finish().filter_map(|(_, made)| made.said.as_deref()).collect();
-        let unused = self.said.values().flatten().filter(|said| !used.contains(said.spec.name.as_str()));
-        let tell = |said: &Said<'_>| {
+        let used = known.said();
+        let unused = self.0.values().flatten().filter(|said| !used.contains(said.spec.name.as_str()));
+        let tell = |said: &Said| {
             let what = format!("no route forwards to cluster {}", said.spec.name);
             let hint = "the settings of a Service are named namespace/service[:port]";
             Problem::warning(said.spec.origin.clone(), what, hint)
@@ -141,38 +131,49 @@ impl<'a> Clusters<'a> {
         unused.map(tell).collect()
     }
 
-    fn make(&self, name: &str, reference: &Reference<'_>) -> Made {
+    /// The settings of a port: by the very words of the route, by its name, by its number, of the whole Service.
+    fn find(&self, reference: &Reference<'_>, port: Option<&ServicePort>) -> Option<&Said> {
+        let all = self.0.get(reference.whole)?;
+        let number = port.map(|port| port.port.to_string());
+        let name = port.map(|port| &*port.name).filter(|name| !name.is_empty());
+        let wanted = [reference.port, name, number.as_deref(), None];
+        let at = wanted.into_iter().find_map(|port| all.iter().position(|said| said.port.as_deref() == port))?;
+        all.get(at)
+    }
+}
+
+impl<'a> Clusters<'a> {
+    /// The cluster of a name. A name that is no Service is left to other sources.
+    pub(super) fn make(&self, name: &str) -> Option<Made> {
+        let reference = Reference::parse(name)?;
         let key = Key::new(reference.namespace, reference.service);
-        let objects = self.objects;
-        let service = objects.services.get(&key);
+        let service = self.objects.services.get(&key);
         // Files are older than every object, so that a cluster of theirs of the same name is never displaced.
         let created = service.map_or(u64::MAX, |service| service.meta.created.max(1));
         let found = match service {
             None => Err(self.absent(&key)),
-            Some(service) => self.bind(service, reference),
+            Some(service) => self.bind(service, &reference),
         };
         let port = found.as_ref().ok().and_then(|(_, port)| *port);
         let place = Origin { created, ..Origin::of(format!("Service/{key}")) };
-        let spec = Arc::new(ClusterSpec::new(name, place, Vec::new()));
-        let mut made = Made { spec, binding: Binding::Nothing, fault: None, service: key, said: None };
-        let complete = match self.said(reference, port) {
-            Some(said) => {
-                made.said = Some(said.spec.name.clone());
-                made.spec = ClusterSpec { name: name.to_owned(), ..ClusterSpec::clone(&said.spec) }.into();
-                said.complete
+        let (mut said, mut complete) = (None, true);
+        let mut spec = match self.said.find(&reference, port) {
+            Some(found) => {
+                (said, complete) = (Some(found.spec.name.as_str().into()), found.complete);
+                ClusterSpec { name: name.to_owned(), ..found.spec.clone() }
             }
-            None => true,
+            None => ClusterSpec::new(name, place, Vec::new()),
         };
-        Arc::make_mut(&mut made.spec).followed = true;
-        match found.and_then(|(binding, port)| speak(Arc::make_mut(&mut made.spec), port).map(|()| binding)) {
-            Ok(binding) if complete => made.binding = binding,
-            Ok(_) => drop_client_certificate(Arc::make_mut(&mut made.spec)),
-            Err(fault) => made.fault = Some(fault),
-        }
+        spec.followed = true;
+        let (binding, fault) = match found.and_then(|(binding, port)| speak(&mut spec, port).map(|()| binding)) {
+            Ok(binding) if complete => (binding, None),
+            Ok(_) => (Binding::Nothing, None),
+            Err(fault) => (Binding::Nothing, Some(fault)),
+        };
         if !complete {
-            drop_client_certificate(Arc::make_mut(&mut made.spec));
+            drop_client_certificate(&mut spec);
         }
-        made
+        Some(Made { spec: Arc::new(spec), binding, fault, said })
     }
 
     fn absent(&self, key: &Key) -> Fault {
@@ -213,25 +214,12 @@ impl<'a> Clusters<'a> {
             (Err(fault), _) => Err(fault),
         }
     }
-
-    /// The settings of a port: by the very words of the route, by its name, by its number, of the whole Service.
-    fn said(&self, reference: &Reference<'_>, port: Option<&ServicePort>) -> Option<&Said<'a>> {
-        let all = self.said.get(reference.whole)?;
-        let number = port.map(|port| port.port.to_string());
-        let name = port.map(|port| &*port.name).filter(|name| !name.is_empty());
-        let wanted = [reference.port, name, number.as_deref(), None];
-        let at = wanted.into_iter().find_map(|port| all.iter().position(|said| said.port == port))?;
-        all.get(at)
-    }
 }
 
 /// Puts authorities in the place of the name of their Secret. Without them nothing is sent: the cluster has no endpoints, and
 /// keeps the name, because who belongs to a cluster is said before its new settings serve, and nobody is trusted by a name.
-fn find_authorities(spec: &mut Cow<'_, ClusterSpec>, secrets: &mut Secrets<'_>) -> bool {
-    if !spec.tls.as_ref().is_some_and(|tls| matches!(tls.ca, Authorities::Named(_))) {
-        return true;
-    }
-    let ClusterSpec { tls, origin, .. } = spec.to_mut();
+fn find_authorities(spec: &mut ClusterSpec, secrets: &mut Secrets<'_>) -> bool {
+    let ClusterSpec { tls, origin, .. } = spec;
     tls.as_mut().is_none_or(|tls| secrets.find(&mut tls.ca, origin))
 }
 

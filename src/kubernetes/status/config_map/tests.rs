@@ -45,7 +45,7 @@ impl World {
     }
 
     fn translate(&mut self) {
-        let version = self.objects.config_maps[&key()].meta.version.to_string();
+        let version = self.objects.config_maps[&key()].meta.version.clone();
         let outcome = Outcome { uid: "u".into(), version, accepted: 3, refused: 0 };
         self.translation.config_maps.insert(key(), outcome);
     }
@@ -192,7 +192,7 @@ fn a_route_counts_once_and_what_translation_knew_not_again() {
     world.problem("routes[1].to", "no cluster");
     world.problem("routes[2]", "there is already a route \"x\"");
     world.problem("policies.x", "unknown");
-    world.translation.problems = vec![world.report.problems[2].clone()];
+    world.translation.problems = vec![world.report.problems[2].clone()].into();
     assert_eq!(world.plan()[0].counts, (2, 1));
 }
 
