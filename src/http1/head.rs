@@ -81,14 +81,17 @@ pub fn parse_request(
     limits: &HeadLimits,
     head: &mut RequestHead,
 ) -> Result<Option<usize>, HeadError> {
+    let before = *scanned;
     let Some(end) = find_end(input, scanned, limits.bytes)? else {
-        return if over_target(input, limits.target) { Err(HeadError::TargetTooLong) } else { Ok(None) };
+        // Asked once: a target that is whole by then is measured with its head.
+        let over = before <= limits.target + 32 && over_target(input, limits.target);
+        return if over { Err(HeadError::TargetTooLong) } else { Ok(None) };
     };
     let text = input.get(..end).unwrap_or_default();
     let mut space = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let outcome = complete(config.parse_request_with_uninit_headers(&mut parsed, text, &mut space));
+    let outcome = complete(config.parse_request_with_uninit_headers(&mut parsed, text, &mut space), end);
     if outcome == Err(HeadError::Version) && !names_a_version(text) {
         return Err(HeadError::FirstLine);
     }
@@ -119,7 +122,7 @@ pub fn parse_response(
     let mut space = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    complete(config.parse_response_with_uninit_headers(&mut parsed, text, &mut space))?;
+    complete(config.parse_response_with_uninit_headers(&mut parsed, text, &mut space), end)?;
     let (Some(code), Some(version)) = (parsed.code, parsed.version) else { return Err(HeadError::FirstLine) };
     head.clear();
     head.status = StatusCode::from_u16(code).map_err(|_| HeadError::FirstLine)?;
@@ -128,25 +131,27 @@ pub fn parse_response(
     Ok(Some(end))
 }
 
-/// The place after the empty line. Empty lines before the first line are skipped (RFC 9112 section 2.2).
+/// The place after the empty line. Empty lines before the first line are skipped (RFC 9112 section 2.2). `scanned` is how far
+/// line ends were looked for: no byte is looked at twice, however slowly a head comes.
 fn find_end(input: &[u8], scanned: &mut usize, limit: usize) -> Result<Option<usize>, HeadError> {
-    let mut line_start = *scanned;
-    for at in memchr::memchr_iter(b'\n', input.get(line_start..).unwrap_or_default()) {
-        let at = at + *scanned;
+    let from = std::mem::replace(scanned, input.len());
+    for at in memchr::memchr_iter(b'\n', input.get(from..).unwrap_or_default()) {
+        let at = at + from;
         if at == 0 || input.get(at - 1) != Some(&b'\r') {
             return Err(HeadError::BareLf);
         }
-        let empty = at - line_start == 1;
+        let empty = at == 1 || input.get(at - 2) == Some(&b'\n');
+        if !empty {
+            continue;
+        }
         let leading = input.get(..at).is_some_and(|before| before.iter().all(|b| matches!(b, b'\r' | b'\n')));
-        if empty && !leading {
+        if !leading {
             return if at < limit { Ok(Some(at + 1)) } else { Err(HeadError::TooLarge) };
         }
-        if empty && at > 8 {
+        if at > 8 {
             return Err(HeadError::FirstLine);
         }
-        line_start = at + 1;
     }
-    *scanned = line_start;
     if input.len() >= limit { Err(HeadError::TooLarge) } else { Ok(None) }
 }
 
@@ -155,11 +160,13 @@ fn over_target(input: &[u8], limit: usize) -> bool {
     input.len() > limit + 32 && memchr::memchr(b'\n', input.get(..limit + 32).unwrap_or_default()).is_none()
 }
 
-fn complete(parsed: httparse::Result<usize>) -> Result<(), HeadError> {
+/// Both readers, the tokenizer and [`find_end`], must see the same end.
+fn complete(parsed: httparse::Result<usize>, end: usize) -> Result<(), HeadError> {
     match parsed {
-        Ok(httparse::Status::Complete(_)) => Ok(()),
-        Ok(httparse::Status::Partial)
-        | Err(httparse::Error::NewLine | httparse::Error::Token | httparse::Error::Status) => Err(HeadError::FirstLine),
+        Ok(httparse::Status::Complete(n)) if n == end => Ok(()),
+        Ok(_) | Err(httparse::Error::NewLine | httparse::Error::Token | httparse::Error::Status) => {
+            Err(HeadError::FirstLine)
+        }
         Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => Err(HeadError::Field),
         Err(httparse::Error::TooManyHeaders) => Err(HeadError::TooMany),
         Err(httparse::Error::Version) => Err(HeadError::Version),
@@ -247,6 +254,17 @@ mod tests {
             (b"\r\n\r\n\r\n\r\n\r\n\r\n", HeadError::FirstLine),
         ] {
             assert_eq!(parse(text).map(|p| p.map(|(n, _)| n)), Err(error), "{}", text.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_head_that_comes_byte_by_byte_is_scanned_once() {
+        let text = format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}\r\n", "b".repeat(500)).into_bytes();
+        let (mut scanned, mut head) = (0, RequestHead::default());
+        for at in 1..text.len() {
+            let before = scanned;
+            assert_eq!(parse_request(&text[..at], &mut scanned, &LIMITS, &mut head), Ok(None));
+            assert_eq!((before, scanned), (at - 1, at), "what was scanned is not scanned again");
         }
     }
 
