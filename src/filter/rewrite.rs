@@ -6,7 +6,7 @@
 
 use super::{Refusal, Verdict, bad_expression};
 use crate::message::RequestHead;
-use crate::message::normalize::canonical_path;
+use crate::message::path::canonical_path;
 use crate::model::{HostPattern, PathRewrite, RewritePolicy, ValueError, WildcardDepth};
 use http::StatusCode;
 use regex::Regex;

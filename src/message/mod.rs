@@ -10,6 +10,7 @@ pub mod hop;
 pub mod io;
 pub mod names;
 pub mod normalize;
+pub mod path;
 pub mod random;
 
 pub use context::{RequestContext, TlsInfo};

@@ -3,7 +3,8 @@
 //! RFC 9110 section 7, RFC 9112 section 3, RFC 9113 section 8.3, RFC 3986 section 6.2.2. Whatever two readers could understand
 //! differently is refused: the upstream must see the same host and path that the route was chosen by.
 
-use super::{FieldId, RequestHead, Version};
+use super::path::canonical_path;
+use super::{Field, FieldId, RequestHead, Version};
 use http::{Method, StatusCode};
 use std::fmt::Write;
 use thiserror::Error;
@@ -26,7 +27,9 @@ pub enum Refused {
     PathAmbiguous,
     #[error("a header name holds other characters than letters, digits and hyphens")]
     HeaderName,
-    #[error("CONNECT and TRACE are not served")]
+    #[error("a header value begins or ends with a blank")]
+    HeaderValue,
+    #[error("CONNECT, TRACE and well-known methods in another case are not served")]
     Method,
     #[error("a :protocol other than websocket")]
     Protocol,
@@ -56,6 +59,7 @@ impl Refused {
             Self::TargetMalformed => "target_malformed",
             Self::PathAmbiguous => "path_ambiguous",
             Self::HeaderName => "header_name",
+            Self::HeaderValue => "header_value",
             Self::Method => "method_not_allowed",
             Self::Protocol => "protocol_unknown",
             Self::Expectation => "expectation_failed",
@@ -76,8 +80,7 @@ pub fn normalize(head: &mut RequestHead) -> Result<(), Refused> {
 /// A WebSocket is a GET (RFC 8441 section 5), whichever way it was asked for: the same is matched and forwarded.
 fn check_method(head: &mut RequestHead) -> Result<(), Refused> {
     if head.protocol.is_empty() {
-        let refused = matches!(head.method, Method::TRACE | Method::CONNECT);
-        return if refused { Err(Refused::Method) } else { Ok(()) };
+        return if is_served(&head.method) { Ok(()) } else { Err(Refused::Method) };
     }
     // Any text comes here as `:protocol`, line breaks too, and it goes into a field of a head of HTTP/1; h2c would carry requests past
     // every check.
@@ -88,9 +91,24 @@ fn check_method(head: &mut RequestHead) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Names that CGI-style upstreams confuse (`Transfer_Encoding`), and expectations.
+/// Methods are case-sensitive (RFC 9110 section 9.1), and some upstreams forget it: `head` would be answered without the body that
+/// its length announces, `trace` served. PRI belongs to the preface of HTTP/2 (RFC 9113 section 11.6).
+fn is_served(method: &Method) -> bool {
+    const KNOWN: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PRI"];
+    match *method {
+        Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::OPTIONS => {
+            true
+        }
+        _ => !KNOWN.iter().any(|known| known.eq_ignore_ascii_case(method.as_str())),
+    }
+}
+
+/// Names that CGI-style upstreams confuse (`Transfer_Encoding`), expectations, and values that a head of HTTP/1 cannot carry as they are.
 fn check_fields(head: &RequestHead) -> Result<(), Refused> {
     for field in head.fields.iter() {
+        if head.version == Version::Http2 && has_outer_blanks(&field) {
+            return Err(Refused::HeaderValue);
+        }
         if field.id == FieldId::Expect && !field.value.eq_ignore_ascii_case(b"100-continue") {
             return Err(Refused::Expectation);
         }
@@ -101,7 +119,17 @@ fn check_fields(head: &RequestHead) -> Result<(), Refused> {
     Ok(())
 }
 
+/// RFC 9113 section 8.2.1. The next reader, of HTTP/1, sees the value without them: what was checked here would be another value.
+fn has_outer_blanks(field: &Field<'_>) -> bool {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    blank(field.value.first()) || blank(field.value.last())
+}
+
 fn split_target(head: &mut RequestHead, raw: &[u8]) -> Result<(), Refused> {
+    // RFC 9113 section 8.3.1: `:path` is a path, never a whole URI that names another host.
+    if head.version == Version::Http2 && !matches!(raw.first(), Some(b'/' | b'*')) {
+        return Err(Refused::TargetMalformed);
+    }
     let (authority, target) = absolute_form(raw)?;
     let authority = if head.raw_authority.is_empty() { authority } else { Some(head.raw_authority.clone()) };
     read_host(head, authority)?;
@@ -116,7 +144,8 @@ fn split_target(head: &mut RequestHead, raw: &[u8]) -> Result<(), Refused> {
                 None => (target, None),
             };
             read_query(head, query)?;
-            canonical_path(path, &mut head.path)
+            // Only the absolute form can have none before a query (RFC 3986 section 6.2.3).
+            canonical_path(if path.is_empty() { b"/" } else { path }, &mut head.path)
         }
     }
 }
@@ -220,94 +249,6 @@ fn read_query(head: &mut RequestHead, query: Option<&[u8]>) -> Result<(), Refuse
     Ok(())
 }
 
-/// One canonical path: dot segments removed, escapes in upper case, unreserved characters decoded; what readers take
-/// differently (`%2f`, `%5c`, `%00`, `\`, control characters, malformed escapes, empty segments that hide `..`) is refused.
-pub fn canonical_path(raw: &[u8], path: &mut String) -> Result<(), Refused> {
-    path.clear();
-    if raw.first() != Some(&b'/') {
-        return Err(Refused::TargetMalformed);
-    }
-    if is_plain(raw) {
-        path.push_str(std::str::from_utf8(raw).map_err(|_| Refused::TargetMalformed)?);
-        return Ok(());
-    }
-    decode(raw, path)?;
-    remove_dot_segments(path)
-}
-
-/// The common case: nothing to decode, no segment that begins with a dot.
-fn is_plain(raw: &[u8]) -> bool {
-    let mut last = 0;
-    for byte in raw {
-        if !is_pchar(*byte) || (*byte == b'.' && last == b'/') {
-            return false;
-        }
-        last = *byte;
-    }
-    true
-}
-
-/// Characters that may stand in a path as they are (RFC 3986 section 3.3), and some that everybody sends unescaped.
-fn is_pchar(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@|[]^`{}\"<>".contains(&byte)
-}
-
-fn decode(raw: &[u8], path: &mut String) -> Result<(), Refused> {
-    let mut bytes = raw.iter().copied();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            if !is_pchar(byte) {
-                return Err(if byte == b'\\' { Refused::PathAmbiguous } else { Refused::TargetMalformed });
-            }
-            path.push(byte as char);
-            continue;
-        }
-        let mut digit = || bytes.next().and_then(|b| (b as char).to_digit(16)).ok_or(Refused::TargetMalformed);
-        let value = (digit()? * 16 + digit()?) as u8;
-        match value {
-            b'/' | b'\\' | 0 => return Err(Refused::PathAmbiguous),
-            _ if value.is_ascii_alphanumeric() || b"-._~".contains(&value) => path.push(value as char),
-            _ => write!(path, "%{value:02X}").map_err(|_| Refused::TargetMalformed)?,
-        }
-    }
-    Ok(())
-}
-
-/// RFC 3986 section 5.2.4, in place. By it `/a//../b` is `/a/b`; to a reader that merges slashes first it is `/b`.
-fn remove_dot_segments(path: &mut String) -> Result<(), Refused> {
-    if !path.split('/').any(|segment| matches!(segment, "." | "..")) {
-        return Ok(());
-    }
-    let mut kept: Vec<&str> = Vec::new();
-    let mut segments = path.split('/').skip(1).peekable();
-    while let Some(segment) = segments.next() {
-        let last = segments.peek().is_none();
-        match segment {
-            "." if last => kept.push(""),
-            "." => {}
-            ".." => {
-                if kept.pop() == Some("") {
-                    return Err(Refused::PathAmbiguous);
-                }
-                if last {
-                    kept.push("");
-                }
-            }
-            _ => kept.push(segment),
-        }
-    }
-    let mut canonical = String::with_capacity(path.len());
-    for segment in kept {
-        canonical.push('/');
-        canonical.push_str(segment);
-    }
-    if canonical.is_empty() {
-        canonical.push('/');
-    }
-    *path = canonical;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,11 +261,6 @@ mod tests {
             head.fields.push(b"Host", host.as_bytes());
         }
         normalize(&mut head).map(|()| head)
-    }
-
-    fn path(raw: &str) -> Result<String, Refused> {
-        let mut out = String::new();
-        canonical_path(raw.as_bytes(), &mut out).map(|()| out)
     }
 
     #[test]
@@ -352,35 +288,15 @@ mod tests {
     }
 
     #[test]
-    fn a_path_has_one_canonical_form() {
-        for (raw, canonical) in [
-            ("/", "/"),
-            ("/a/b/", "/a/b/"),
-            ("/a/./b", "/a/b"),
-            ("/a/../b", "/b"),
-            ("/../../x", "/x"),
-            ("/a/..", "/"),
-            ("/a/.", "/a/"),
-            ("/%7euser/%41", "/~user/A"),
-            ("/a%2e%2e/b", "/a../b"),
-            ("/%2e%2e/b", "/b"),
-            ("/%c3%a4", "/%C3%A4"),
-            ("/a//b", "/a//b"),
-            ("/.well-known/x", "/.well-known/x"),
-        ] {
-            assert_eq!(path(raw).as_deref(), Ok(canonical), "{raw}");
-        }
-    }
-
-    #[test]
-    fn a_path_that_readers_take_differently_is_refused() {
-        for raw in ["/a%2fb", "/a%2Fb", "/a%5cb", "/a\\b", "/a%00", "/a//../b", "/a//%2e%2e", "/a//./../b"] {
-            assert_eq!(path(raw), Err(Refused::PathAmbiguous), "{raw}");
-        }
-        for raw in ["", "a", "/%", "/%1", "/%zz", "/a b", "/a#b", "/ä", "/\u{7f}"] {
-            assert_eq!(path(raw), Err(Refused::TargetMalformed), "{raw}");
-        }
+    fn a_target_has_no_fragment_and_the_form_of_its_version() {
         assert_eq!(request("/a?b#c", &["a"]).unwrap_err(), Refused::TargetMalformed);
+        assert_eq!(request("http://a.test?x", &["a.test"]).map(|h| (h.path, h.query)), Ok(("/".into(), "x".into())));
+        for target in ["http://a.test/", "http://b.test/", "a", "*x", ""] {
+            let mut head = RequestHead { version: Version::Http2, ..RequestHead::default() };
+            head.raw_target.extend_from_slice(target.as_bytes());
+            head.raw_authority.extend_from_slice(b"a.test");
+            assert_eq!(normalize(&mut head), Err(Refused::TargetMalformed), "HTTP/2 {target}");
+        }
     }
 
     #[test]
@@ -394,6 +310,13 @@ mod tests {
         };
         assert_eq!(with(Method::TRACE, "a", "b"), Err(Refused::Method));
         assert_eq!(with(Method::CONNECT, "a", "b"), Err(Refused::Method));
+        for method in ["get", "Head", "trace", "Connect", "PRI"] {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            assert_eq!(with(method.clone(), "a", "b"), Err(Refused::Method), "{method}");
+        }
+        for method in ["PROPFIND", "M-SEARCH", "x-custom"] {
+            assert_eq!(with(Method::from_bytes(method.as_bytes()).unwrap(), "a", "b"), Ok(()), "{method}");
+        }
         assert_eq!(with(Method::GET, "expect", "100-Continue"), Ok(()));
         assert_eq!(with(Method::GET, "expect", "x"), Err(Refused::Expectation));
         assert_eq!(with(Method::GET, "Transfer_Encoding", "chunked"), Err(Refused::HeaderName));
@@ -415,15 +338,23 @@ mod tests {
         assert_eq!(with(Method::POST, "websocket"), Err(Refused::Protocol));
     }
 
-    proptest! {
-        #[test]
-        fn canonical_paths_stay_as_they_are(raw in "/[a-c./%2-9e]{0,20}") {
-            if let Ok(once) = path(&raw) {
-                prop_assert_eq!(path(&once), Ok(once.clone()));
-                prop_assert!(!once.split('/').any(|s| s == "." || s == ".."));
-            }
+    #[test]
+    fn a_value_over_http2_is_the_one_that_http1_can_carry() {
+        let with = |version: Version, value: &str| {
+            let mut head = RequestHead { version, ..RequestHead::default() };
+            head.raw_target.push(b'/');
+            head.fields.push(b"host", b"a");
+            head.fields.push(b"x-role", value.as_bytes());
+            normalize(&mut head)
+        };
+        for value in [" admin", "admin ", "\tadmin", "admin\t", " "] {
+            assert_eq!(with(Version::Http2, value), Err(Refused::HeaderValue), "{value:?}");
         }
+        assert_eq!(with(Version::Http2, "a b"), Ok(()));
+        assert_eq!(with(Version::Http2, ""), Ok(()));
+    }
 
+    proptest! {
         #[test]
         fn no_input_panics(raw in proptest::collection::vec(any::<u8>(), 0..40), host in proptest::collection::vec(any::<u8>(), 0..20)) {
             let mut head = RequestHead { raw_target: raw, ..RequestHead::default() };

@@ -3,7 +3,7 @@
 use crate::config::decode::{Decoder, Fields, Kind};
 use crate::config::kind::{List, Mapped, Named, Names, Scalar, Section, Shapes};
 use crate::config::{policy, values, yaml};
-use crate::message::normalize::canonical_path;
+use crate::message::path::canonical_path;
 use crate::model::{FieldName, HostPattern, Match, PathMatch, StringMatch, ValueError, WildcardDepth};
 use std::fmt::Write;
 
@@ -44,7 +44,7 @@ pub fn canonical(text: &str) -> Result<String, ValueError> {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b' ' | 0x80.. => write!(escaped, "%{byte:02X}").unwrap_or_default(),
+            b' ' | b'"' | b'<' | b'>' | b'`' | 0x80.. => write!(escaped, "%{byte:02X}").unwrap_or_default(),
             byte => escaped.push(byte.into()),
         }
     }
