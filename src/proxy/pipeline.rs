@@ -6,7 +6,7 @@ use super::error::ProxyError;
 use super::request::Request;
 use super::respond::{self, Answer};
 use crate::message::hop::{self, ConnectionOptions};
-use crate::message::normalize::normalize;
+use crate::message::normalize::{Refused, normalize};
 use crate::message::{FieldId, RequestHead, ResponseHead, Version, forwarded};
 use crate::route::{Action, Miss, Route, https_location};
 use crate::snapshot::ListenerSnapshot;
@@ -76,6 +76,9 @@ fn https_redirect(listener: &ListenerSnapshot, request: &Request) -> Option<Answ
 fn find(listener: &ListenerSnapshot, request: &mut Request) -> Result<(Arc<Route>, usize), ProxyError> {
     match listener.table.find(&request.head, request.ctx.client) {
         Ok(found) => {
+            if listener.table.is_ambiguous(found, &request.head, request.ctx.client) {
+                return Err(Refused::PathAmbiguous.into());
+            }
             let route = Arc::clone(found.route);
             request.route = Some(Arc::clone(&route));
             Ok((route, found.prefix))
@@ -160,8 +163,8 @@ fn grpc_timeout(value: &[u8]) -> Option<std::time::Duration> {
     })
 }
 
-/// The protocol that the client asks to switch to. Only GET over HTTP/1.1 without a body can switch; `h2c` never
-/// (RFC 9113 section 3.1: it would carry requests past every check). HTTP/2 asks by extended CONNECT (RFC 8441).
+/// The protocol that the client asks to switch to. Only GET over HTTP/1.1 without a body can switch; never to HTTP again, bare or
+/// in TLS (RFC 9113 section 3.1, RFC 2817): it would carry requests past every check. HTTP/2 asks by extended CONNECT (RFC 8441).
 fn read_upgrade(head: &RequestHead, options: ConnectionOptions, upgrade: &mut Vec<u8>) {
     if head.version == Version::Http2 {
         upgrade.extend_from_slice(&head.protocol);
@@ -173,10 +176,16 @@ fn read_upgrade(head: &RequestHead, options: ConnectionOptions, upgrade: &mut Ve
     }
     let mut asked = head.fields.all(FieldId::Upgrade);
     if let (Some(protocol), None) = (asked.next(), asked.next())
-        && !hop::tokens(protocol).any(|t| t.get(..3).is_some_and(|t| t.eq_ignore_ascii_case(b"h2c")))
+        && !hop::tokens(protocol).any(carries_requests)
     {
         upgrade.extend_from_slice(protocol);
     }
+}
+
+fn carries_requests(protocol: &[u8]) -> bool {
+    [&b"h2"[..], b"http/", b"tls/"]
+        .iter()
+        .any(|name| protocol.get(..name.len()).is_some_and(|p| p.eq_ignore_ascii_case(name)))
 }
 
 /// One Host, the canonical one, in the first place (RFC 9110 section 7.2).
@@ -224,6 +233,10 @@ mod tests {
         assert!(ask(Method::GET, "websocket", "content-length").is_empty());
         assert!(ask(Method::GET, "h2c", "").is_empty());
         assert!(ask(Method::GET, "websocket, H2C", "").is_empty());
+        for protocol in ["h2", "h2c-14", "HTTP/2.0", "TLS/1.2", "websocket, tls/1.0"] {
+            assert!(ask(Method::GET, protocol, "").is_empty(), "{protocol}");
+        }
+        assert_eq!(ask(Method::GET, "SPDY/3.1", ""), b"SPDY/3.1", "what kubectl exec speaks");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::host::Hosts;
 use super::paths::Paths;
 use super::shadow::Shadowed;
 use crate::message::RequestHead;
+use crate::message::path::loosely;
 use crate::model::HostPattern;
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -81,10 +82,22 @@ impl Table {
 
     /// The route of a normalized request; `client` is the client's address as the context has it.
     pub fn find(&self, head: &RequestHead, client: IpAddr) -> Result<Found<'_>, Miss> {
+        self.find_as(&head.path, head, client)
+    }
+
+    /// Whether an upstream that merges slashes or cuts parameters off segments would take this request for one of another route,
+    /// past whatever that route asks for (`//admin`, `/admin;x`). Not where the route itself names such a path.
+    pub fn is_ambiguous(&self, found: Found<'_>, head: &RequestHead, client: IpAddr) -> bool {
+        loosely(&head.path, found.prefix).is_some_and(|loose| {
+            self.find_as(&loose, head, client).is_ok_and(|other| !Arc::ptr_eq(other.route, found.route))
+        })
+    }
+
+    fn find_as(&self, path: &str, head: &RequestHead, client: IpAddr) -> Result<Found<'_>, Miss> {
         let mut miss = Miss::Host;
         for paths in self.hosts.covering(&head.host) {
             miss = Miss::Path;
-            if let Some((route, prefix)) = paths.find(&head.path, |route| route.conditions.hold(head, client)) {
+            if let Some((route, prefix)) = paths.find(path, |route| route.conditions.hold(head, client)) {
                 return Ok(Found { route, prefix });
             }
         }
@@ -205,6 +218,27 @@ pub(crate) mod tests {
         assert_eq!(find(&table, Method::GET, "shop.a.test", "/img/x").unwrap(), "wild");
         assert_eq!(find(&table, Method::GET, "shop.a.test", "/any/x").unwrap(), "any");
         assert_eq!(find(&table, Method::GET, "shop.a.test", "/").unwrap_err(), Miss::Path);
+    }
+
+    #[test]
+    fn a_path_that_a_loose_reader_would_take_to_another_route_is_ambiguous() {
+        let table = Table::build(vec![
+            route(spec("all", &[], "/")),
+            route(spec("admin", &[], "/admin/")),
+            route(spec("named", &[], "/objects//")),
+            route(spec("exact", &[], "=/admin;public")),
+        ]);
+        let ambiguous = |path: &str| {
+            let head = RequestHead::sample(Method::GET, "a.test", path);
+            table.is_ambiguous(table.find(&head, CLIENT).unwrap(), &head, CLIENT)
+        };
+        for path in ["//admin", "//admin/x", "/admin;x", "/;/admin", "/;x=1/admin/y", "///admin"] {
+            assert!(ambiguous(path), "{path}");
+        }
+        for path in ["/", "/x//y", "/x;y=1", "/admin//x", "/admin/x;y", "/objects//admin", "/admin;public", "/adminx;y"]
+        {
+            assert!(!ambiguous(path), "{path}");
+        }
     }
 
     #[test]

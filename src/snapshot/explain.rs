@@ -7,7 +7,7 @@ mod text;
 
 use super::{ListenerSnapshot, Snapshot};
 use crate::filter::Verdict;
-use crate::message::normalize::normalize;
+use crate::message::normalize::{Refused, normalize};
 use crate::message::{RequestContext, RequestHead, Scheme, forwarded};
 use crate::model::{self, FieldName, ListenerProtocol, ValueError};
 use crate::route::{self, Action, Route, https_location};
@@ -226,6 +226,10 @@ fn through(
     let refused = listener.chain.check(&head, &mut ctx).err();
     let outcome = match listener.table.find(&head, ctx.client) {
         Err(miss) => format!("404: {}", miss.as_str()),
+        Ok(found) if listener.table.is_ambiguous(found, &head, ctx.client) => {
+            let refused = Refused::PathAmbiguous;
+            format!("{}: {refused}", refused.status().as_u16())
+        }
         Ok(found) => {
             let (route, prefix) = (Arc::clone(found.route), found.prefix);
             explanation.filters = route.chain.explain(&head, &ctx);
