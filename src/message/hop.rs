@@ -95,7 +95,12 @@ pub fn strip(fields: &mut Fields, options: ConnectionOptions) {
     if options.named {
         strip_named(fields);
     }
-    fields.retain(|field| !is_hop_by_hop(field.id));
+    fields.retain(|field| !is_hop_by_hop(field.id) && !is_proxy(&field));
+}
+
+/// No field of HTTP: to a program that is run by the rules of CGI it would be the proxy that it connects through (CVE-2016-5385).
+fn is_proxy(field: &Field<'_>) -> bool {
+    field.id == FieldId::Other && field.name.eq_ignore_ascii_case(b"proxy")
 }
 
 /// The rare road: `Connection` names further fields.
@@ -105,16 +110,85 @@ fn strip_named(fields: &mut Fields) {
     fields.retain(|field| is_protected(field.id) || !named.iter().any(|name| name.eq_ignore_ascii_case(field.name)));
 }
 
-/// Keeps the trailers that may go on: none that frames, routes, authorizes or controls (RFC 9110 section 6.5.1).
-pub fn strip_trailers(fields: &mut Fields) {
-    fields.retain(|field| !is_hop_by_hop(field.id) && !is_protected(field.id) && !is_control(&field));
+/// Keeps the trailers of a request that may go on. An upstream may merge them into the head after every check was made, so names
+/// keep to the rule of that head.
+pub fn strip_request_trailers(fields: &mut Fields) {
+    let plain = |name: &[u8]| name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
+    fields.retain(|field| may_be_trailer(&field) && plain(field.name));
 }
 
-fn is_control(field: &Field<'_>) -> bool {
-    matches!(field.id, FieldId::Expect | FieldId::Location | FieldId::SetCookie | FieldId::RetryAfter | FieldId::Date)
-        || [&b"cache-control"[..], b"content-encoding", b"content-range", b"max-forwards", b"pragma", b"range", b"vary"]
-            .iter()
-            .any(|name| name.eq_ignore_ascii_case(field.name))
+/// Keeps the trailers of a response that may go on.
+pub fn strip_response_trailers(fields: &mut Fields) {
+    fields.retain(|field| may_be_trailer(&field));
+}
+
+/// Of the fields that have a meaning of their own, those alone that are made for trailers: no other frames, routes, authenticates
+/// or controls there (RFC 9110 section 6.5.1). What is an application's own passes: gRPC carries its metadata so.
+fn may_be_trailer(field: &Field<'_>) -> bool {
+    match field.id {
+        FieldId::GrpcStatus => true,
+        FieldId::Other => is_made_for_trailers(field.name) || !(is_standard(field.name) || is_proxy(field)),
+        _ => false,
+    }
+}
+
+/// RFC 9530, RFC 9421, RFC 9110 section 11.6.3.
+fn is_made_for_trailers(name: &[u8]) -> bool {
+    [
+        &b"authentication-info"[..],
+        b"content-digest",
+        b"content-md5",
+        b"etag",
+        b"repr-digest",
+        b"server-timing",
+        b"signature",
+    ]
+    .iter()
+    .any(|known| known.eq_ignore_ascii_case(name))
+}
+
+fn is_standard(name: &[u8]) -> bool {
+    const STARTS: [&[u8]; 14] = [
+        b"accept",
+        b"access-control-",
+        b"cache-",
+        b"cf-",
+        b"content-",
+        b"if-",
+        b"proxy-",
+        b"sec-",
+        b"www-",
+        b"x-forwarded",
+        b"x-http-",
+        b"x-original-",
+        b"x-real-",
+        b"x-rewrite-",
+    ];
+    const NAMES: [&[u8]; 21] = [
+        b"age",
+        b"allow",
+        b"alt-svc",
+        b"authority",
+        b"clear-site-data",
+        b"early-data",
+        b"expires",
+        b"from",
+        b"last-modified",
+        b"link",
+        b"max-forwards",
+        b"method",
+        b"path",
+        b"pragma",
+        b"priority",
+        b"range",
+        b"refresh",
+        b"scheme",
+        b"strict-transport-security",
+        b"vary",
+        b"warning",
+    ];
+    STARTS.iter().any(|start| name.get(..start.len()).is_some_and(|front| front.eq_ignore_ascii_case(start)))
+        || NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
@@ -176,14 +250,63 @@ mod tests {
         assert!(options.close && options.upgrade && options.trailers && !options.keep_alive);
     }
 
+    /// What is left of trailers, in a request and in a response.
+    fn left(names: &[&str]) -> [Vec<String>; 2] {
+        [strip_request_trailers, strip_response_trailers].map(|strip| {
+            let mut fields = Fields::default();
+            for name in names {
+                fields.push(name.as_bytes(), b"1");
+            }
+            strip(&mut fields);
+            fields.iter().map(|f| String::from_utf8_lossy(f.name).into_owned()).collect()
+        })
+    }
+
     #[test]
     fn trailers_that_frame_or_authorize_are_dropped() {
-        let mut fields = Fields::default();
-        for name in ["grpc-status", "Content-Length", "Host", "Authorization", "Set-Cookie", "Cache-Control", "x-sum"] {
-            fields.push(name.as_bytes(), b"1");
-        }
-        strip_trailers(&mut fields);
-        let left: Vec<_> = fields.iter().map(|f| f.name.to_vec()).collect();
-        assert_eq!(left, [b"grpc-status".to_vec(), b"x-sum".to_vec()]);
+        let dropped = [
+            "Content-Length",
+            "Transfer-Encoding",
+            "Host",
+            "Authorization",
+            "Cookie",
+            "Set-Cookie",
+            "Cache-Control",
+            "Expect",
+            "TE",
+            "Trailer",
+            "Connection",
+            "Content-Type",
+            "Content-Encoding",
+            "If-Match",
+            "Range",
+            "X-Forwarded-For",
+            "X-Forwarded-Prefix",
+            "X-Real-IP",
+            "X-Original-URL",
+            "Client-Cert",
+            "Proxy",
+            "Proxy-Authorization",
+            "Sec-WebSocket-Key",
+            "X-Request-Id",
+            "Via",
+            "traceparent",
+            "Access-Control-Allow-Origin",
+            "X-HTTP-Method-Override",
+        ];
+        assert_eq!(left(&dropped), [Vec::<String>::new(), vec![]]);
+        let kept = ["grpc-status", "grpc-message", "x-sum", "trace-bin", "Content-Digest", "ETag", "Server-Timing"];
+        assert_eq!(left(&kept), [kept.map(str::to_owned).to_vec(), kept.map(str::to_owned).to_vec()]);
+    }
+
+    #[test]
+    fn names_that_an_upstream_could_confuse_are_no_trailers_of_a_request() {
+        let names = ["Transfer_Encoding", "my_key", "a.b", "x-sum"];
+        assert_eq!(left(&names), [vec!["x-sum".to_owned()], names.map(str::to_owned).to_vec()]);
+    }
+
+    #[test]
+    fn a_client_names_no_proxy_for_programs_behind_cgi() {
+        assert_eq!(stripped(&[("Proxy", "http://evil.test"), ("PROXY", "x"), ("Proxy-Status", "y")]), ["Proxy-Status"]);
     }
 }

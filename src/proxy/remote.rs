@@ -69,7 +69,7 @@ impl Remote {
         moved: &mut u64,
     ) -> Poll<Result<(), RelayError>> {
         match &mut self.wire {
-            Wire::H1(conn) => poll_relay(cx, down, conn, moved, hop::strip_trailers),
+            Wire::H1(conn) => poll_relay(cx, down, conn, moved, hop::strip_request_trailers),
             Wire::H2(wire) => wire.slot.poll_push(cx, down, moved),
         }
     }

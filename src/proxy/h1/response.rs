@@ -123,7 +123,7 @@ async fn both_bodies(
     poll_fn(|cx| {
         push_body(cx, remote, request, conn)?;
         let mut source = Limited { source: &mut *remote, left: u64::MAX, waits: false };
-        let relayed = poll_relay(cx, &mut source, conn, &mut request.ctx.bytes_out, hop::strip_trailers);
+        let relayed = poll_relay(cx, &mut source, conn, &mut request.ctx.bytes_out, hop::strip_response_trailers);
         let waits = source.waits;
         match relayed {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),

@@ -152,7 +152,7 @@ impl SlotSender {
 }
 
 fn trailers(mut fields: Fields) -> Option<Frame<Bytes>> {
-    hop::strip_trailers(&mut fields);
+    hop::strip_request_trailers(&mut fields);
     (!fields.is_empty()).then(|| Frame::trailers(convert::to_map(&fields)))
 }
 

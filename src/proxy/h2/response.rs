@@ -112,7 +112,7 @@ impl Relay {
             Err(_) => Some(Err(ProxyError::Cut)),
             Ok(None) => None,
             Ok(Some(mut fields)) => {
-                hop::strip_trailers(&mut fields);
+                hop::strip_response_trailers(&mut fields);
                 (!fields.is_empty()).then(|| Ok(Frame::trailers(convert::to_map(&fields))))
             }
         }
