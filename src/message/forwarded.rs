@@ -162,11 +162,24 @@ fn is_dropped(field: &Field<'_>, trusted: bool) -> bool {
     }
 }
 
+/// What other proxies are known to say of a client and of what it asked for, and upstreams to believe: some frameworks route by
+/// X-Original-URL and X-Rewrite-URL in place of the path that was matched here.
+const CLAIMS: [&[u8]; 8] = [
+    b"cf-connecting-ip",
+    b"true-client-ip",
+    b"x-client-ip",
+    b"x-cluster-client-ip",
+    b"x-original-host",
+    b"x-original-uri",
+    b"x-original-url",
+    b"x-rewrite-url",
+];
+
 /// `X-Forwarded-Prefix` and its like from untrusted clients, and from everyone a name that an upstream which turns `-` into `_`
 /// would take for one of those above.
 fn is_claim(name: &[u8], trusted: bool) -> bool {
     const PREFIX: &[u8] = b"x-forwarded-";
-    if !matches!(name.first(), Some(b'x' | b'X' | b'c' | b'C')) {
+    if !matches!(name.first(), Some(b'x' | b'X' | b'c' | b'C' | b't' | b'T')) {
         return false;
     }
     let same = |text: &[u8], name: &[u8]| {
@@ -178,7 +191,8 @@ fn is_claim(name: &[u8], trusted: bool) -> bool {
         let starts = name.get(..PREFIX.len()).is_some_and(|start| same(PREFIX, start));
         return starts || claims.iter().any(|id| same(id.as_str().as_bytes(), name));
     }
-    !trusted && name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+    let forwarded = || name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
+    !trusted && (forwarded() || CLAIMS.iter().any(|claim| claim.eq_ignore_ascii_case(name)))
 }
 
 /// Keeps a trusted proxy's id where it can be logged as it is; makes one otherwise.

@@ -131,6 +131,10 @@ fn what_an_untrusted_client_says_about_itself_is_gone() {
         "client_cert",
         "Client-Cert-Chain",
         "X-Request-Id",
+        "X-Original-URL",
+        "x-rewrite-url",
+        "True-Client-IP",
+        "CF-Connecting-IP",
     ];
     let fields: Vec<_> =
         said.iter().map(|name| (*name, "forged")).chain([("x-other", "kept"), ("x_y", "kept")]).collect();
@@ -144,7 +148,7 @@ fn what_an_untrusted_client_says_about_itself_is_gone() {
     for gone in ["client-cert", "client-cert-chain", "x_forwarded_for", "client_cert"] {
         assert!(get(&trusted, gone).is_empty(), "{gone}");
     }
-    for kept in ["x-forwarded-prefix", "x-real-ip", "forwarded", "x-request-id"] {
+    for kept in ["x-forwarded-prefix", "x-real-ip", "forwarded", "x-request-id", "x-original-url", "true-client-ip"] {
         assert_eq!(get(&trusted, kept), ["forged"]);
     }
 }
