@@ -21,7 +21,7 @@ pub enum ChunkError {
     /// Not `size [extensions] CRLF`.
     #[error("malformed chunk size")]
     Size,
-    /// Extensions with control characters, or too long.
+    /// Extensions that are no extensions, or too long.
     #[error("malformed or oversized chunk extension")]
     Extension,
     /// Data not followed by CRLF.
@@ -38,13 +38,52 @@ enum State {
     Size(u8),
     /// Blanks after the size, before an extension.
     Blank,
-    Extension,
+    Extension(Extension),
     SizeLf,
     Data,
     DataCr,
     DataLf,
     Trailers,
     End,
+}
+
+/// A place in `; name [= value]`, with blanks where RFC 9112 section 7.1.1 has them. Whatever else comes is refused although
+/// extensions are dropped: another reader might not see the end of the line where it stands (an open quote).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    Start,
+    Name,
+    NameEnd,
+    ValueStart,
+    Value,
+    Quoted,
+    Escaped,
+    QuotedEnd,
+    ValueEnd,
+}
+
+impl Extension {
+    /// `None`: not an extension.
+    fn next(self, byte: u8) -> Option<State> {
+        let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let text = matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
+        let to = match (self, byte) {
+            (Self::Name | Self::Value | Self::QuotedEnd, b'\r') => return Some(State::SizeLf),
+            (Self::Quoted, b'"') => Self::QuotedEnd,
+            (Self::Quoted, b'\\') => Self::Escaped,
+            (Self::Quoted | Self::Escaped, _) if text => Self::Quoted,
+            (Self::Start | Self::ValueStart | Self::NameEnd | Self::ValueEnd, b' ' | b'\t') => self,
+            (Self::Name, b' ' | b'\t') => Self::NameEnd,
+            (Self::Value | Self::QuotedEnd, b' ' | b'\t') => Self::ValueEnd,
+            (Self::Name | Self::NameEnd, b'=') => Self::ValueStart,
+            (Self::Name | Self::NameEnd | Self::Value | Self::QuotedEnd | Self::ValueEnd, b';') => Self::Start,
+            (Self::ValueStart, b'"') => Self::Quoted,
+            (Self::Start | Self::Name, _) if token => Self::Name,
+            (Self::ValueStart | Self::Value, _) if token => Self::Value,
+            _ => return None,
+        };
+        Some(State::Extension(to))
+    }
 }
 
 /// Reads one chunked body.
@@ -114,11 +153,9 @@ impl Decoder {
         match (self.state, byte) {
             (State::Size(digits), _) => self.size(digits, byte),
             (State::Blank, b' ' | b'\t') => self.count(State::Blank),
-            (State::Blank, b';') => self.count(State::Extension),
+            (State::Blank, b';') => self.count(State::Extension(Extension::Start)),
             (State::Blank, _) => Err(ChunkError::Size),
-            (State::Extension, b'\r') => Ok(State::SizeLf),
-            (State::Extension, b'\t' | b' '..=b'~' | 0x80..) => self.count(State::Extension),
-            (State::Extension, _) => Err(ChunkError::Extension),
+            (State::Extension(at), _) => at.next(byte).ok_or(ChunkError::Extension).and_then(|next| self.count(next)),
             (State::SizeLf, b'\n') if self.left == 0 => Ok(State::Trailers),
             (State::SizeLf, b'\n') => Ok(State::Data),
             (State::SizeLf, _) => Err(ChunkError::Size),
@@ -142,7 +179,7 @@ impl Decoder {
         match byte {
             _ if digits == 0 => Err(ChunkError::Size),
             b'\r' => Ok(State::SizeLf),
-            b';' => self.count(State::Extension),
+            b';' => self.count(State::Extension(Extension::Start)),
             b' ' | b'\t' => self.count(State::Blank),
             _ => Err(ChunkError::Size),
         }
@@ -262,6 +299,33 @@ mod tests {
         assert_eq!(decode(&[long.as_bytes()]), Err(ChunkError::Extension));
         assert_eq!(decode(&[b"1;a\nb\r\n"]), Err(ChunkError::Extension));
         assert_eq!(decode(&[b"1;a\x00b\r\n"]), Err(ChunkError::Extension));
+    }
+
+    #[test]
+    fn extensions_have_names_and_their_quotes_are_closed() {
+        for extension in [";a", ";a=b", " ; a = b", ";a;b=\"c\\\"; ä\" ;d", "\t;\ta\t=\tb;c", ";a=\"\""] {
+            let text = [b"1", extension.as_bytes(), b"\r\nx\r\n0", extension.as_bytes(), b"\r\n\r\n"].concat();
+            assert_eq!(decode(&[&text]).map(|d| (d.0, d.2)), Ok((b"x".to_vec(), true)), "{extension:?}");
+        }
+        for wrong in [
+            ";",
+            ";;",
+            ";a;",
+            ";=b",
+            ";a=",
+            "; ",
+            ";a ",
+            ";a=b ",
+            ";a b",
+            ";a=\"b",
+            ";a=\"b\\\"",
+            ";a=\"b\"c",
+            ";a=b=c",
+            ";\"a\"",
+        ] {
+            let text = [b"1", wrong.as_bytes(), b"\r\nx\r\n0\r\n\r\n"].concat();
+            assert_eq!(decode(&[&text]), Err(ChunkError::Extension), "{wrong:?}");
+        }
     }
 
     #[test]
