@@ -92,7 +92,7 @@ pub fn parse_request(
     let mut parsed = httparse::Request::new(&mut []);
     let config = httparse::ParserConfig::default();
     let outcome = complete(config.parse_request_with_uninit_headers(&mut parsed, text, &mut space), end);
-    if outcome == Err(HeadError::Version) && !names_a_version(text) {
+    if outcome == Err(HeadError::Version) && !names_another_version(text) {
         return Err(HeadError::FirstLine);
     }
     outcome?;
@@ -173,14 +173,15 @@ fn complete(parsed: httparse::Result<usize>, end: usize) -> Result<(), HeadError
     }
 }
 
-/// Whether the first line ends as that of some version of HTTP does. Otherwise it is not even a request (505 would say that
-/// another version might help).
-fn names_a_version(text: &[u8]) -> bool {
+/// Whether the first line ends as that of some other version of HTTP does. Otherwise it is not even a request (505 would say
+/// that another version might help).
+fn names_another_version(text: &[u8]) -> bool {
     let start = text.iter().position(|b| !matches!(b, b'\r' | b'\n')).unwrap_or_default();
     let line = text.get(start..).unwrap_or_default();
     let line = line.get(..memchr::memchr(b'\r', line).unwrap_or(line.len())).unwrap_or_default();
     let word = line.rsplit(|b| *b == b' ').next().unwrap_or_default();
-    matches!(word, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+    let named = matches!(word, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit());
+    named && !matches!(word, b"HTTP/1.0" | b"HTTP/1.1")
 }
 
 fn keep(
@@ -245,6 +246,8 @@ mod tests {
             (b"GET / HTTP/1.1\r\n: empty\r\n\r\n", HeadError::Field),
             (b"GET  / HTTP/1.1\r\n\r\n", HeadError::FirstLine),
             (b"GET /\r\n\r\n", HeadError::FirstLine),
+            (b"GET /  HTTP/1.1\r\n\r\n", HeadError::FirstLine),
+            (b"GET / x HTTP/1.0\r\n\r\n", HeadError::FirstLine),
             (b"GET / HTTP/1.2\r\n\r\n", HeadError::Version),
             (b"GET / HTTP/2.0\r\n\r\n", HeadError::Version),
             (b"GET / \r\n\r\n", HeadError::FirstLine),
