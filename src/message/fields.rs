@@ -144,6 +144,12 @@ impl Fields {
         self.lines.len() != before
     }
 
+    /// Of fields of a well-known name, keeps the first alone.
+    pub fn keep_first(&mut self, id: FieldId) {
+        let mut seen = false;
+        self.lines.retain(|l| l.id != id || !std::mem::replace(&mut seen, true));
+    }
+
     /// Removes every field of any name; says whether there was one.
     pub fn remove_name(&mut self, name: &Name) -> bool {
         let before = self.lines.len();
@@ -273,6 +279,13 @@ mod tests {
         assert_eq!(text(&fields), "X-Forwarded-For: 1, 2, 3\r\nHost: a\r\n");
         fields.append(FieldId::Via, b"1.1 t");
         assert_eq!(text(&fields), "X-Forwarded-For: 1, 2, 3\r\nHost: a\r\nvia: 1.1 t\r\n");
+    }
+
+    #[test]
+    fn of_repeated_fields_the_first_alone_is_kept() {
+        let mut fields = list(&[("a", "1"), ("Content-Length", "5"), ("b", "2"), ("content-length", "5")]);
+        fields.keep_first(FieldId::ContentLength);
+        assert_eq!(text(&fields), "a: 1\r\nContent-Length: 5\r\nb: 2\r\n");
     }
 
     #[test]

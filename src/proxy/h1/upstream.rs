@@ -14,6 +14,9 @@ use tokio::time::Instant;
 /// What an upstream's head may hold.
 const RESPONSE_LIMITS: HeadLimits = HeadLimits { bytes: 128 * 1024, target: 0, fields: 250 };
 
+/// Informational responses before a final one. They wait for the client in memory, so that without end they would fill it.
+const MAX_INFORMATIONAL: u32 = 32;
+
 /// Sends the request and waits for the head of the answer.
 pub(in crate::proxy) async fn send<D: Downstream>(
     mut remote: Remote,
@@ -65,7 +68,7 @@ async fn answer_head<D: Downstream>(
     down: &mut D,
     deadline: &mut Deadline,
 ) -> Result<(), ProxyError> {
-    loop {
+    for _ in 0..=MAX_INFORMATIONAL {
         await_head(remote, request, down, deadline, poll_head).await?;
         let status = request.response.status;
         if status == StatusCode::SWITCHING_PROTOCOLS {
@@ -78,9 +81,12 @@ async fn answer_head<D: Downstream>(
         if status != StatusCode::CONTINUE {
             let options = hop::connection_options(&request.response.fields);
             hop::strip(&mut request.response.fields, options);
+            // RFC 9110 section 8.6: there is no body whose length it could be.
+            request.response.fields.remove(FieldId::ContentLength);
             down.inform(&request.response, request.head.version);
         }
     }
+    Err(ProxyError::Malformed)
 }
 
 /// Whether a 101 was asked for, and is for the protocol that was asked for (CVE-2026-2833).
@@ -117,6 +123,8 @@ fn receive(remote: &mut Remote, request: &mut Request) -> Result<(), ProxyError>
     if body != BodyKind::Tunnel {
         hop::strip(&mut response.fields, options);
     }
+    // Repetitions of one value were taken for one, and go on as one.
+    response.fields.keep_first(FieldId::ContentLength);
     if response.status == StatusCode::NO_CONTENT {
         // RFC 9110 section 8.6: some upstreams send `Content-Length: 0` all the same.
         response.fields.remove(FieldId::ContentLength);

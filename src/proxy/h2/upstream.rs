@@ -149,6 +149,7 @@ fn receive(remote: &mut Remote, request: &mut Request, incoming: Incoming) -> Re
     };
     let options = hop::connection_options(&response.fields);
     hop::strip(&mut response.fields, options);
+    response.fields.keep_first(FieldId::ContentLength);
     if response.status == StatusCode::NO_CONTENT {
         response.fields.remove(FieldId::ContentLength);
     }
