@@ -32,6 +32,7 @@ mod peers;
 mod real_peers;
 mod retries;
 mod routing;
+mod strictness;
 mod surge;
 mod timeouts;
 mod tls;

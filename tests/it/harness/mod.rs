@@ -6,6 +6,7 @@
 
 pub mod certs;
 pub mod client;
+pub mod frames;
 pub mod h2;
 pub mod proxy;
 pub mod upstream;
