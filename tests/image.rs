@@ -34,23 +34,32 @@ kill $gate 2>/dev/null
 wait $gate
 "#;
 
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/image.sh");
+
 struct Image {
     folder: TempDir,
 }
 
 impl Image {
-    fn make(binary: &Path, archive: &Path) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/image.sh");
-        run(Command::new(script).arg(binary).arg(archive));
+    /// The archive of the binary of the tests, taken apart.
+    fn new() -> Self {
+        Self::of(Path::new(env!("CARGO_BIN_EXE_tidegate"))).0
     }
 
-    /// The archive taken apart.
-    fn new() -> Self {
+    /// The same of any binary, and what was said of it.
+    fn of(binary: &Path) -> (Self, String) {
         let folder = tempfile::tempdir().unwrap();
         let archive = folder.path().join("image.tar");
-        Self::make(Path::new(env!("CARGO_BIN_EXE_tidegate")), &archive);
+        let said = text(run(Command::new(SCRIPT).arg(binary).arg(&archive)));
         run(Command::new("tar").arg("-C").arg(folder.path()).arg("-xf").arg(&archive));
-        Self { folder }
+        (Self { folder }, said)
+    }
+
+    /// Manifest and configuration.
+    fn documents(&self) -> (Value, Value) {
+        let manifest = self.document(&self.json("index.json")["manifests"][0]);
+        let config = self.document(&manifest["config"]);
+        (manifest, config)
     }
 
     fn json(&self, path: &str) -> Value {
@@ -86,10 +95,8 @@ impl Image {
 #[test]
 fn the_image_is_one_static_binary_that_takes_port_80_without_root() {
     let image = Image::new();
-    let index = image.json("index.json");
     assert_eq!(image.json("oci-layout"), json!({ "imageLayoutVersion": "1.0.0" }));
-    let manifest = image.document(&index["manifests"][0]);
-    let config = image.document(&manifest["config"]);
+    let (manifest, config) = image.documents();
     assert_eq!(config["config"]["User"], "65532:65532");
     assert_eq!(config["config"]["Entrypoint"], json!(["/tidegate"]));
     assert_eq!(manifest["layers"].as_array().unwrap().len(), 1);
@@ -120,22 +127,113 @@ fn lost_capability(root: &Path) {
 fn the_same_binary_makes_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    // A small one: how it is packed is the question.
+    let small = small(&folder);
+    let make = |archive: &str| run(Command::new(SCRIPT).arg(&small).arg(at(archive)));
+    make("one.tar");
+    // Later, and as another file.
+    run(Command::new("touch").args(["-d", "2001-01-01"]).arg(&small));
+    make("two.tar");
+    assert!(fs::read(at("one.tar")).unwrap() == fs::read(at("two.tar")).unwrap());
+}
+
+#[test]
+fn what_a_node_has_to_pull_is_said_and_has_a_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = small(&folder);
+    let (image, said) = Image::of(&small);
+    let (manifest, _) = image.documents();
+    // As registries count it: what is transferred, compressed.
+    let sizes = [&image.json("index.json")["manifests"][0], &manifest["config"], &manifest["layers"][0]];
+    let pulled: u64 = sizes.iter().map(|descriptor| descriptor["size"].as_u64().unwrap()).sum();
+    assert!(said.contains(&format!(" {pulled} bytes to pull, ")), "{pulled}: {said}");
+    assert!(pulled > manifest["layers"][0]["size"].as_u64().unwrap());
+    let archive = folder.path().join("image.tar");
+    let limited = |limit: u64| Command::new(SCRIPT).arg(&small).arg(&archive).arg(limit.to_string()).output().unwrap();
+    let refused = limited(pulled);
+    let why = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && !archive.exists() && why.contains(&format!("pull {pulled} bytes")), "{why}");
+    assert!(limited(pulled + 1).status.success() && archive.exists());
+    let script = fs::read_to_string(SCRIPT).unwrap();
+    assert!(script.contains("echo 15000000"), "15 MB where it is built");
+}
+
+/// No container engine is at hand here. What can be held without one: that the Dockerfile has instructions that exist, and says the
+/// same as the script whose image is tested above.
+#[test]
+fn the_dockerfile_says_what_the_image_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, _) = Image::of(&small(&folder));
+    let (manifest, config) = image.documents();
+    let config = &config["config"];
+    let dockerfile = include_str!("../deploy/Dockerfile");
+    let stages = stages(dockerfile);
+    let [(build, steps), (base, last)] = stages.as_slice() else { panic!("two stages: {stages:?}") };
+    let minimum = include_str!("../Cargo.toml").lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap();
+    assert_eq!(
+        (build.as_str(), base.as_str()),
+        (&*format!("rust:{}-bookworm AS build", minimum.trim_matches('"')), "scratch")
+    );
+    let one = |wanted: &str| {
+        let found: Vec<&str> = last.iter().filter(|(name, _)| name == wanted).map(|(_, rest)| rest.as_str()).collect();
+        assert_eq!(found.len(), 1, "{wanted}: {last:?}");
+        found[0].to_owned()
+    };
+    assert_eq!(one("COPY"), "--from=build /tidegate /tidegate");
+    assert_eq!(one("USER"), config["User"].as_str().unwrap());
+    assert_eq!(serde_json::from_str::<Value>(&one("ENTRYPOINT")).unwrap(), config["Entrypoint"]);
+    for label in one("LABEL").split(' ') {
+        let (name, value) = label.split_once('=').unwrap();
+        assert_eq!(config["Labels"][name], value, "{name}");
+    }
+    // What it does not say has the value that engines give it.
+    assert!(last.iter().all(|(name, _)| ["COPY", "USER", "ENTRYPOINT", "LABEL"].contains(&name.as_str())), "{last:?}");
+    assert_eq!((&config["WorkingDir"], &config["StopSignal"]), (&json!("/"), &json!("SIGTERM")));
+    assert_eq!(manifest["layers"].as_array().unwrap().len(), 1);
+    // The binary is made by the same commands.
+    let (script, run) = (fs::read_to_string(SCRIPT).unwrap(), &steps.last().unwrap().1);
+    for part in [
+        "cargo build --release --locked --bin tidegate --target",
+        "strip --strip-all -o",
+        "setcap cap_net_bind_service=ep",
+        "readelf -lW",
+    ] {
+        assert!(run.contains(part) && script.contains(part), "{part}");
+    }
+    let copied: Vec<&str> = include_str!("../.dockerignore").lines().collect();
+    assert!(copied.contains(&"/target") && copied.contains(&"/.git"), "{copied:?}");
+}
+
+/// The stages of a Dockerfile: what each is from, and its instructions.
+fn stages(dockerfile: &str) -> Vec<(String, Vec<(String, String)>)> {
+    let joined = dockerfile.replace("\\\n", " ");
+    let lines = joined.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut stages = Vec::<(String, Vec<(String, String)>)>::new();
+    for line in lines {
+        let (name, rest) = line.split_once(' ').unwrap_or_else(|| panic!("no instruction: {line}"));
+        match (name, stages.last_mut()) {
+            ("FROM", _) => stages.push((rest.into(), Vec::new())),
+            ("RUN" | "WORKDIR" | "COPY" | "LABEL" | "USER" | "ENTRYPOINT", Some((_, steps))) => {
+                steps.push((name.into(), rest.into()));
+            }
+            _ => panic!("no instruction that is known here: {line}"),
+        }
+    }
+    stages
+}
+
+/// A static binary that is soon made: how it is packed is the question.
+fn small(folder: &TempDir) -> PathBuf {
+    let at = |name: &str| folder.path().join(name);
     fs::write(at("main.c"), "int main(void) { return 0; }\n").unwrap();
     run(Command::new("cc").arg("-static").arg("-o").arg(at("small")).arg(at("main.c")));
-    Image::make(&at("small"), &at("one.tar"));
-    // Later, and as another file.
-    run(Command::new("touch").args(["-d", "2001-01-01"]).arg(at("small")));
-    Image::make(&at("small"), &at("two.tar"));
-    assert!(fs::read(at("one.tar")).unwrap() == fs::read(at("two.tar")).unwrap());
+    at("small")
 }
 
 #[test]
 fn a_binary_that_needs_a_dynamic_linker_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/image.sh");
     let archive = folder.path().join("image.tar");
-    let output = Command::new(script).arg("/bin/ls").arg(&archive).output().unwrap();
+    let output = Command::new(SCRIPT).arg("/bin/ls").arg(&archive).output().unwrap();
     assert!(!output.status.success() && !archive.exists());
     assert!(String::from_utf8_lossy(&output.stderr).contains("crt-static"));
 }
