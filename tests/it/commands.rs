@@ -161,6 +161,24 @@ fn routes_are_listed_by_precedence_and_unreachable_ones_flagged() {
 }
 
 #[test]
+fn the_schemas_that_are_printed_are_the_committed_ones() {
+    let folder = folder(&[]);
+    let committed = |kind: &str| {
+        std::fs::read_to_string(format!("{}/config/{kind}.schema.json", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    };
+    let mut both = serde_json::Map::new();
+    for kind in ["install", "routes"] {
+        let (code, out, err) = run(folder.path(), &["schema", kind]);
+        assert_eq!((code, err.as_str()), (0, ""), "{kind}");
+        assert!(out == committed(kind), "{kind}: not what stands in config/");
+        both.insert(kind.to_owned(), serde_json::from_str(&out).unwrap());
+    }
+    let (code, out, _) = run(folder.path(), &["schema"]);
+    assert_eq!((code, serde_json::from_str::<Value>(&out).unwrap()), (0, Value::Object(both)));
+    assert_eq!(run(folder.path(), &["schema", "nonsense"]).0, 2);
+}
+
+#[test]
 fn version_help_completions_and_man_page_are_there() {
     let folder = folder(&[]);
     let (code, out, _) = run(folder.path(), &["version"]);

@@ -1,10 +1,15 @@
 //! Which addresses are listened on, and what is known about who comes in?
 
-use crate::harness::client::Client;
+use crate::harness::certs::Authority;
+use crate::harness::client::{Client, tcp};
+use crate::harness::h2::{H2Client, request};
 use crate::harness::proxy::{everything_to, everything_to_with, routes};
 use crate::harness::upstream::{Peer, Upstream};
+use crate::harness::within;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsConnector;
 
 #[tokio::test]
 async fn any_number_of_listeners_serve_on_ipv4_and_ipv6() {
@@ -120,6 +125,78 @@ async fn a_stranger_with_a_proxy_header_is_a_bad_request() {
     let request = "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n";
     proxy.client().await.refused(format!("{V1}{request}"), 400).await;
     assert_eq!(proxy.get("a.test", "/").await.text(), "ok", "without one it is a client like any other");
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_header_comes_before_the_tls_handshake() {
+    let up = Upstream::text("ok").await;
+    let authority = Authority::new("tests");
+    let proxy = routes(everything_to(&[&up]))
+        .https("proxy_protocol_from: [127.0.0.1/32]")
+        .certificate("a", &authority.issue(&["a.test"]))
+        .start()
+        .await;
+    let https = proxy.https().await;
+    let config = authority.client(&["http/1.1"]);
+    for (number, header) in [V1.as_bytes().to_vec(), v2("1.2.3.4:1111", "5.6.7.8:443")].into_iter().enumerate() {
+        let mut stream = tcp(https).await;
+        stream.write_all(&header).await.unwrap();
+        let connector = TlsConnector::from(config.clone());
+        let shaken = within("the handshake", connector.connect("a.test".try_into().unwrap(), stream)).await.unwrap();
+        assert_eq!(Client::over(shaken).get("a.test", "/").await.text(), "ok");
+        let seen = &up.requests()[number];
+        assert_eq!((seen.get("x-forwarded-for"), seen.get("x-forwarded-proto")), (Some("1.2.3.4"), Some("https")));
+    }
+    let without = crate::harness::client::tls(https, &config, "a.test").await;
+    assert!(without.is_err(), "who is trusted to send a header must");
+    proxy.wait_for_metric("tidegate_connections_refused_total", &["reason=\"proxy_header\""], 1.0).await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut stranger = Client::over(within("connecting", socket.connect(https)).await.unwrap());
+    stranger.send(V1).await;
+    let (answer, _) = stranger.rest().await;
+    assert_eq!(answer.first(), Some(&21), "to a stranger it is no TLS, which an alert says: {answer:?}");
+}
+
+#[tokio::test]
+async fn an_http2_upstream_is_told_who_the_client_is_before_the_preface() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let up = listener.local_addr().unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let told = seen.clone();
+    let upstream = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut header = [0; 28];
+            stream.read_exact(&mut header).await.unwrap();
+            told.lock().unwrap().push(header);
+            tokio::spawn(async move {
+                let mut connection = ::h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+                    body.send_data(bytes::Bytes::from_static(b"ok"), true).unwrap();
+                }
+            });
+        }
+    });
+    let text = everything_to_with(&[&up], "protocol: http2, proxy_protocol: v2");
+    let proxy = routes(text).section("workers", "1").start().await;
+    let http = proxy.http().await;
+    for source in ["127.0.0.2", "127.0.0.3"] {
+        let mut client = Client::connect_from(source, http).await;
+        for _ in 0..2 {
+            assert_eq!(client.get("a.test", "/").await.text(), "ok");
+        }
+    }
+    let mut h2 = H2Client::cleartext(http).await;
+    assert_eq!(h2.request(request("GET", "http://a.test/"), b"").await.text(), "ok");
+    upstream.abort();
+    let seen = seen.lock().unwrap();
+    assert!(seen.iter().all(|header| header[..16] == *b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c"), "{seen:?}");
+    let sources: Vec<u8> = seen.iter().map(|header| header[19]).collect();
+    let ports = seen.iter().map(|header| u16::from_be_bytes([header[26], header[27]]));
+    assert_eq!(sources, [2, 2, 3, 3, 1], "one client's connection is not used for another");
+    assert!(ports.into_iter().all(|port| port == http.port()), "{seen:?}");
 }
 
 #[tokio::test]
