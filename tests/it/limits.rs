@@ -1,7 +1,8 @@
 //! What happens when there is more than there may be?
 
 use crate::harness::client::Client;
-use crate::harness::proxy::{everything_to, everything_to_with, routes};
+use crate::harness::h2::request;
+use crate::harness::proxy::{Proxy, everything_to, everything_to_with, routes};
 use crate::harness::until;
 use crate::harness::upstream::{Peer, Upstream};
 use crate::harness::wire::End;
@@ -36,7 +37,7 @@ async fn asking(address: std::net::SocketAddr) -> Client {
 #[tokio::test]
 async fn requests_beyond_the_place_of_an_endpoint_wait_in_line() {
     let (up, gate) = gated().await;
-    let proxy = routes(everything_to_with(&[&up], "max_in_flight: 2")).start().await;
+    let proxy = routes(everything_to_with(&[&up], "max_in_flight: 2, queue_timeout: 60s")).start().await;
     let http = proxy.http().await;
     let mut clients = Vec::new();
     for _ in 0..5 {
@@ -71,24 +72,81 @@ async fn a_full_queue_and_a_long_wait_are_503() {
     assert_eq!(reasons, ["queue_full", "queue_timeout"]);
 }
 
+/// A line of one that nobody leaves by waiting too long.
+const LINE: &str = "max_in_flight: 1, max_queue: 1, queue_timeout: 60s";
+
+async fn wait_for_an_empty_line(proxy: &Proxy) {
+    until("an empty queue", || async { (proxy.metric("tidegate_upstream_queued", &[]).await == 0.0).then_some(()) })
+        .await;
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_the_line_makes_room() {
     let (up, gate) = gated().await;
-    let proxy = routes(everything_to_with(&[&up], "max_in_flight: 1, max_queue: 1")).start().await;
+    let proxy = routes(everything_to_with(&[&up], LINE)).start().await;
     let http = proxy.http().await;
     let mut running = asking(http).await;
     up.wait_for_requests(1).await;
     let leaving = asking(http).await;
     proxy.wait_for_metric("tidegate_upstream_queued", &[], 1.0).await;
-    drop(leaving);
-    crate::harness::until("an empty queue", || async {
-        (proxy.metric("tidegate_upstream_queued", &[]).await == 0.0).then_some(())
-    })
-    .await;
+    leaving.reset();
+    wait_for_an_empty_line(&proxy).await;
     let mut next = asking(http).await;
     gate.add_permits(2);
     assert_eq!(running.response().await.text(), "ok");
     assert_eq!(next.response().await.text(), "ok");
+    assert_eq!(up.requests().len(), 2, "who left is not asked for");
+}
+
+#[tokio::test]
+async fn an_http2_stream_that_is_reset_in_the_line_makes_room() {
+    let (up, gate) = gated().await;
+    let proxy = routes(everything_to_with(&[&up], LINE)).start().await;
+    let http = proxy.http().await;
+    let mut running = asking(http).await;
+    up.wait_for_requests(1).await;
+    let mut client = proxy.h2().await;
+    let (response, mut stream) = client.open(request("GET", "http://a.test/"), true).await;
+    proxy.wait_for_metric("tidegate_upstream_queued", &[], 1.0).await;
+    stream.send_reset(::h2::Reason::CANCEL);
+    drop(response);
+    wait_for_an_empty_line(&proxy).await;
+    gate.add_permits(2);
+    assert_eq!(running.response().await.text(), "ok");
+    assert_eq!(client.get("http", "a.test", "/").await.text(), "ok");
+    assert_eq!(up.requests().len(), 2, "what was reset is not asked for");
+}
+
+#[tokio::test]
+async fn the_limit_of_a_request_holds_while_it_waits_in_the_line() {
+    let (up, _gate) = gated().await;
+    let text = format!(
+        "a.test/: up\nb.test/: {{ to: up, timeout: 300ms }}\n---\nclusters:\n  up: {{ endpoints: \"{up}\", {LINE} }}\n"
+    );
+    let proxy = routes(text).start().await;
+    let http = proxy.http().await;
+    let _running = asking(http).await;
+    up.wait_for_requests(1).await;
+    assert_eq!(proxy.get("b.test", "/").await.status(), 503);
+    wait_for_an_empty_line(&proxy).await;
+}
+
+#[tokio::test]
+async fn a_place_that_becomes_free_is_given_to_who_waits() {
+    let (up, gate) = gated().await;
+    let proxy = routes(everything_to_with(&[&up], LINE)).start().await;
+    let http = proxy.http().await;
+    let mut running = asking(http).await;
+    up.wait_for_requests(1).await;
+    let mut waiting = asking(http).await;
+    proxy.wait_for_metric("tidegate_upstream_queued", &[], 1.0).await;
+    assert_eq!(up.requests().len(), 1);
+    gate.add_permits(1);
+    assert_eq!(running.response().await.text(), "ok");
+    up.wait_for_requests(2).await;
+    wait_for_an_empty_line(&proxy).await;
+    gate.add_permits(1);
+    assert_eq!(waiting.response().await.text(), "ok");
 }
 
 #[tokio::test]
@@ -193,4 +251,34 @@ async fn connections_beyond_the_limit_of_the_process_are_closed_over_all_listene
         assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 503 "), "{:?}", String::from_utf8_lossy(&rest));
     }
     assert_eq!(proxy.admin_get("/readyz").await.status(), 200);
+}
+
+#[tokio::test]
+async fn clients_that_take_every_place_leave_the_operator_his() {
+    let up = Upstream::hanging().await;
+    let proxy = routes(everything_to_with(&[&up], "outlier: off"))
+        .section("limits", "{ connections: 100000, admin_reserve: 60 }")
+        .files(180)
+        .start()
+        .await;
+    let http = proxy.http().await;
+    let mut held = Vec::new();
+    // Half of what is not kept: each connection may need another one to an upstream.
+    for _ in 0..60 {
+        held.push(asking(http).await);
+    }
+    up.wait_for_requests(60).await;
+    for _ in 0..20 {
+        let rest = Client::all_of(http).await;
+        assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 503 "), "{:?}", String::from_utf8_lossy(&rest));
+    }
+    let mut operators = Vec::new();
+    for _ in 0..8 {
+        let mut operator = Client::connect(proxy.admin).await;
+        assert_eq!(operator.get("localhost", "/readyz").await.status(), 200);
+        operators.push(operator);
+    }
+    assert!(proxy.metric("tidegate_connections_refused_total", &["reason=\"limit\""]).await >= 20.0);
+    assert_eq!(proxy.metric("tidegate_connections_open", &[]).await, 60.0);
+    assert!(!proxy.log().contains("cannot accept"), "{}", proxy.log());
 }

@@ -23,12 +23,13 @@ pub struct Setup {
     certificates: String,
     sections: Vec<(String, String)>,
     routes: String,
+    files: Option<u32>,
 }
 
 /// Begins a configuration whose routes file has this text.
 pub fn routes(text: impl Into<String>) -> Setup {
     let folder = tempfile::Builder::new().prefix("tidegate-it-").tempdir().unwrap();
-    Setup { folder, listeners: vec![], certificates: String::new(), sections: vec![], routes: text.into() }
+    Setup { folder, listeners: vec![], certificates: String::new(), sections: vec![], routes: text.into(), files: None }
 }
 
 /// A routes file that sends everything to the cluster `up` with these endpoints.
@@ -100,6 +101,12 @@ impl Setup {
     pub fn section(mut self, name: &str, value: &str) -> Self {
         self.sections.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// The program may open so many files and no more, as if the machine allowed no more.
+    #[must_use]
+    pub fn files(self, limit: u32) -> Self {
+        Self { files: Some(limit), ..self }
     }
 
     /// A file in the folder, for settings that name one.
@@ -177,7 +184,8 @@ impl Setup {
     async fn spawn_with(self, flags: &[&str]) -> Proxy {
         fs::write(self.path("routes.yaml"), &self.routes).unwrap();
         let out = |name| Stdio::from(fs::File::create(self.path(name)).unwrap());
-        let child = tidegate()
+        let child = self
+            .program()
             .arg("run")
             .args(flags)
             .current_dir(self.folder.path())
@@ -193,11 +201,23 @@ impl Setup {
         .await;
         proxy
     }
+
+    fn program(&self) -> Command {
+        let Some(files) = self.files else { return tidegate() };
+        // Both limits, because the program raises the one to the other.
+        let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        let mut command = in_peace(Command::new("sh"));
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_tidegate")]);
+        command
+    }
 }
 
 /// The program, to be run with arguments.
 pub fn tidegate() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    in_peace(Command::new(env!("CARGO_BIN_EXE_tidegate")))
+}
+
+fn in_peace(mut command: Command) -> Command {
     command.stdin(Stdio::null()).env_remove("RUST_LOG").env("NO_COLOR", "1");
     command
 }
