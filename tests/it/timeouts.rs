@@ -1,6 +1,7 @@
 //! How long is anybody waited for?
 
 use crate::harness::client::{Client, tcp};
+use crate::harness::h2::request;
 use crate::harness::proxy::{everything_to, everything_to_with, route_to, routes};
 use crate::harness::upstream::{BlackHole, Peer, Upstream};
 use crate::harness::wire::End;
@@ -123,6 +124,60 @@ async fn the_limit_of_a_request_holds_for_its_response_body_too() {
     let proxy = routes(route_to(&[&up], "timeout: 300ms", "outlier: off")).start().await;
     let message = proxy.get("a.test", "/").await;
     assert!(message.cut.is_some() && !message.body.is_empty(), "{message:?}");
+}
+
+#[tokio::test]
+async fn the_limit_of_a_request_holds_for_a_body_that_is_relayed_to_an_http2_client() {
+    let tick = Some(std::time::Duration::from_millis(5));
+    for (pause, limits) in [
+        (None, "timeout: 300ms, idle_timeout: 60s"),
+        (tick, "timeout: 300ms, idle_timeout: 60s"),
+        (None, "timeout: 600ms, idle_timeout: 60s, try_timeout: 300ms"),
+    ] {
+        let up = Upstream::start(move |mut peer: Peer| async move {
+            peer.request().await;
+            peer.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n").await;
+            // Says no more, or goes on for ever.
+            let Some(pause) = pause else {
+                peer.closed().await;
+                return;
+            };
+            while peer.try_send("1\r\nx\r\n").await.is_ok() {
+                tokio::time::sleep(pause).await;
+            }
+        })
+        .await;
+        let proxy = routes(route_to(&[&up], limits, "outlier: off")).start().await;
+        let response = proxy.h2().await.request(request("GET", "http://a.test/"), b"").await;
+        assert!(response.reset.is_some() && !response.body.is_empty(), "{limits}: {response:?}");
+        let record = proxy.access_log(1).await.remove(0);
+        assert_eq!(record["reason"], "upstream_timeout", "{limits}: {record}");
+    }
+}
+
+#[tokio::test]
+async fn the_limit_of_an_attempt_ends_with_the_head_of_its_answer() {
+    let up = Upstream::start(|mut peer: Peer| async move {
+        while peer.request().await.is_some() {
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n").await;
+            tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+            peer.send("late").await;
+        }
+    })
+    .await;
+    let proxy = routes(route_to(&[&up], "try_timeout: 200ms", "outlier: off")).start().await;
+    assert_eq!(proxy.get("a.test", "/").await.text(), "late");
+    assert_eq!(proxy.h2().await.get("http", "a.test", "/").await.text(), "late");
+}
+
+#[tokio::test]
+async fn an_http2_client_is_told_of_an_answer_that_does_not_come_in_time() {
+    let up = Upstream::hanging().await;
+    let proxy = routes(route_to(&[&up], "timeout: 200ms", "outlier: off")).start().await;
+    let mut client = proxy.h2().await;
+    for _ in 0..2 {
+        assert_eq!(client.get("http", "a.test", "/").await.status, 504);
+    }
 }
 
 #[tokio::test]
