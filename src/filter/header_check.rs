@@ -1,7 +1,7 @@
 //! Do the request's headers look as they must?
 
 use super::{Refusal, Verdict, whole};
-use crate::message::{Name, RequestContext, RequestHead};
+use crate::message::{Audit, Name, RequestContext, RequestHead};
 use crate::model::{Check, FieldCheck, HeaderCheckPolicy, ValueError};
 use http::StatusCode;
 use regex::bytes::Regex;
@@ -55,7 +55,8 @@ impl HeaderCheck {
     pub(super) fn check(&self, head: &RequestHead, ctx: &mut RequestContext) -> Result<(), Refusal> {
         let Some(failed) = self.checks.iter().find(|c| !c.holds(head)) else { return Ok(()) };
         if self.audit {
-            ctx.audited = Some("header_check");
+            let audit = || Audit { filter: "header_check", detail: Arc::clone(&failed.detail) };
+            ctx.audited.get_or_insert_with(audit);
             return Ok(());
         }
         Err(Refusal { status: self.status, reason: "header_check", detail: Arc::clone(&failed.detail) })
@@ -174,7 +175,11 @@ mod tests {
         let head = RequestHead::sample(Method::GET, "a.test", "/");
         let mut ctx = context();
         assert!(check.check(&head, &mut ctx).is_ok());
-        assert_eq!(ctx.audited, Some("header_check"));
+        let first = ctx.audited.clone().unwrap();
+        assert_eq!((first.filter, &*first.detail), ("header_check", "header x-key is missing"));
+        let other = HeaderCheckPolicy { audit: true, ..policy(Check::RequiredPattern("a".into())) };
+        HeaderCheck::compile(&other).unwrap().check(&head, &mut ctx).unwrap();
+        assert_eq!(ctx.audited, Some(first), "the first one is told, as it is of those that refuse");
         assert!(check.explain(&head).passed);
     }
 

@@ -21,6 +21,15 @@ pub struct TlsInfo {
     pub policy: u64,
 }
 
+/// A check that would have refused the request but is only audited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// Token of the filter: `header_check`.
+    pub filter: &'static str,
+    /// What did not hold: `header x-key is missing`.
+    pub detail: Arc<str>,
+}
+
 /// What is known about a request so far; the record that the access log is written from.
 #[derive(Clone, Debug)]
 pub struct RequestContext {
@@ -50,8 +59,10 @@ pub struct RequestContext {
     pub bytes_out: u64,
     /// From the start to the head of the upstream's response.
     pub upstream_head: Option<Duration>,
-    /// Checks that would have refused the request but are only audited (`header_check`).
-    pub audited: Option<&'static str>,
+    /// The first check of the listener that would have refused the request.
+    pub audited_by_listener: Option<Audit>,
+    /// The same of the route.
+    pub audited: Option<Audit>,
 }
 
 impl RequestContext {
@@ -77,6 +88,7 @@ impl RequestContext {
             bytes_in: 0,
             bytes_out: 0,
             upstream_head: None,
+            audited_by_listener: None,
             audited: None,
         }
     }

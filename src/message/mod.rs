@@ -13,7 +13,7 @@ pub mod normalize;
 pub mod path;
 pub mod random;
 
-pub use context::{RequestContext, TlsInfo};
+pub use context::{Audit, RequestContext, TlsInfo};
 pub use fields::{Field, Fields};
 pub use head::{RequestHead, ResponseHead, Scheme, Version};
 pub use io::Io;

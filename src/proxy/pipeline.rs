@@ -36,7 +36,7 @@ pub fn decide(
     if let Some(answer) = https_redirect(listener, request) {
         return Ok(Decision::Respond(answer));
     }
-    listener.chain.check(&request.head, &mut request.ctx)?;
+    check_listener(listener, request)?;
     let (route, prefix) = find(listener, request)?;
     route.chain.check(&request.head, &mut request.ctx)?;
     match &route.action {
@@ -71,6 +71,13 @@ fn https_redirect(listener: &ListenerSnapshot, request: &Request) -> Option<Answ
     let redirect = listener.spec.https_redirect.as_ref()?;
     let status = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::PERMANENT_REDIRECT);
     Some(respond::redirect(status, &https_location(&request.head, redirect)))
+}
+
+/// What its audited checks say is kept apart from what those of the route will say.
+fn check_listener(listener: &ListenerSnapshot, request: &mut Request) -> Result<(), ProxyError> {
+    let outcome = listener.chain.check(&request.head, &mut request.ctx);
+    request.ctx.audited_by_listener = request.ctx.audited.take();
+    Ok(outcome?)
 }
 
 fn find(listener: &ListenerSnapshot, request: &mut Request) -> Result<(Arc<Route>, usize), ProxyError> {

@@ -135,6 +135,9 @@ impl Request {
         if let Some(reason) = self.ctx.reason {
             worker.count_own(&listener.spec.name, reason);
         }
+        if let Some(audit) = &self.ctx.audited_by_listener {
+            worker.count_audited(&listener.spec.name, audit.filter);
+        }
         if worker.access_log.is_on() {
             self.record(worker, listener, duration);
         }

@@ -75,6 +75,8 @@ pub struct ListenerMetrics {
     pub upgrades: Gauge,
     /// Responses of our own by reason, as they come up: a series whose last handle is dropped is forgotten.
     own: RefCell<Vec<(&'static str, Counter)>>,
+    /// Requests that filters of the listener would have refused, by filter, in the same way.
+    audited: RefCell<Vec<(&'static str, Counter)>>,
 }
 
 impl Worker {
@@ -123,6 +125,7 @@ impl Worker {
             http2: counter("http2"),
             upgrades: self.registry.gauge(&families::UPGRADES_OPEN, &[("listener", name)]),
             own: RefCell::default(),
+            audited: RefCell::default(),
         });
         self.listeners.borrow_mut().insert(name.into(), Rc::clone(&made));
         made
@@ -130,15 +133,16 @@ impl Worker {
 
     /// Counts a response of our own.
     pub fn count_own(&self, listener: &str, reason: &'static str) {
-        let metrics = self.listener_metrics(listener);
-        let mut own = metrics.own.borrow_mut();
-        if let Some((_, known)) = own.iter().find(|(known, _)| *known == reason) {
-            return known.add(1);
-        }
         let labels = [("listener", listener), ("reason", reason)];
-        let counter = self.registry.counter(&families::OWN_RESPONSES, &labels);
-        counter.add(1);
-        own.push((reason, counter));
+        let counter = || self.registry.counter(&families::OWN_RESPONSES, &labels);
+        count(&self.listener_metrics(listener).own, reason, counter);
+    }
+
+    /// Counts a request that an audited filter of the listener would have refused.
+    pub fn count_audited(&self, listener: &str, filter: &'static str) {
+        let labels = [("listener", listener), ("filter", filter)];
+        let counter = || self.registry.counter(&families::LISTENER_FILTER_AUDITED, &labels);
+        count(&self.listener_metrics(listener).audited, filter, counter);
     }
 
     /// The Date field's value, formatted once a second.
@@ -169,6 +173,17 @@ impl Worker {
             self.access_log.flush();
         }
     }
+}
+
+/// Counts under a token whose counter is made when the token first comes up.
+fn count(counters: &RefCell<Vec<(&'static str, Counter)>>, token: &'static str, make: impl FnOnce() -> Counter) {
+    let mut counters = counters.borrow_mut();
+    if let Some((_, known)) = counters.iter().find(|(known, _)| *known == token) {
+        return known.add(1);
+    }
+    let counter = make();
+    counter.add(1);
+    counters.push((token, counter));
 }
 
 /// What is known about one downstream connection.

@@ -55,8 +55,8 @@ impl RouteMetrics {
         live.duration.observe(duration);
         live.request_bytes.add(ctx.bytes_in);
         live.response_bytes.add(ctx.bytes_out);
-        if let Some(filter) = ctx.audited
-            && let Some(counter) = live.filter(filter).and_then(|f| f.audited.as_ref())
+        if let Some(audit) = &ctx.audited
+            && let Some(counter) = live.filter(audit.filter).and_then(|f| f.audited.as_ref())
         {
             counter.add(1);
         }

@@ -45,6 +45,7 @@ pub(super) const MAX_RECORD: usize = 24 * 1024;
 const MAX_PATH: usize = 8 * 1024;
 const MAX_FIELD: usize = 2 * 1024;
 const MAX_NAME: usize = 256;
+const MAX_AUDITED: usize = 1024;
 const NONE: u64 = u64::MAX;
 
 impl Record<'_> {
@@ -69,11 +70,34 @@ impl Record<'_> {
             put_text(out, name.as_bytes(), MAX_NAME);
         }
         let tls = context.tls.as_ref().map_or("", |tls| tls.version);
-        for token in [tls, context.reason.unwrap_or_default(), context.audited.unwrap_or_default()] {
+        for token in [tls, context.reason.unwrap_or_default()] {
             put_text(out, token.as_bytes(), MAX_NAME);
         }
+        self.put_audited(out);
         put_text(out, self.user_agent, MAX_FIELD);
         put_text(out, self.referer, MAX_FIELD);
+    }
+
+    /// What audited checks said, in the form of [`put_text`]: `listener http: header x-key is missing; header x-id is missing`.
+    fn put_audited(&self, out: &mut Vec<u8>) {
+        let begin = out.len();
+        put_text(out, b"", 0);
+        let mut put = |part: &str| {
+            let room = (begin + 2 + MAX_AUDITED).saturating_sub(out.len());
+            out.extend_from_slice(part.as_bytes().get(..room).unwrap_or(part.as_bytes()));
+        };
+        let (listener, route) = (&self.context.audited_by_listener, &self.context.audited);
+        if let Some(audit) = listener {
+            ["listener ", self.listener, ": ", &audit.detail].into_iter().for_each(&mut put);
+        }
+        if let Some(audit) = route {
+            put(if listener.is_some() { "; " } else { "" });
+            put(&audit.detail);
+        }
+        let length = u16::try_from(out.len() - begin - 2).unwrap_or_default().to_le_bytes();
+        if let Some(place) = out.get_mut(begin..begin + 2) {
+            place.copy_from_slice(&length);
+        }
     }
 }
 
@@ -208,7 +232,7 @@ fn take_address(batch: &mut &[u8]) -> Option<Option<SocketAddr>> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::message::{Scheme, TlsInfo};
+    use crate::message::{Audit, Scheme, TlsInfo};
     use std::sync::Arc;
     use tokio::time::Instant;
 
@@ -264,6 +288,8 @@ pub(super) mod tests {
         let mut context = context();
         let long = "x".repeat(100_000);
         context.reason = Some("upstream_reset");
+        context.audited_by_listener = Some(Audit { filter: "header_check", detail: long.as_str().into() });
+        context.audited.clone_from(&context.audited_by_listener);
         let mut bytes = Vec::new();
         let text = long.as_str();
         Record {
@@ -281,7 +307,25 @@ pub(super) mod tests {
         }
         .encode(&mut bytes);
         assert!(bytes.len() <= MAX_RECORD, "{}", bytes.len());
-        assert_eq!(Entry::decode(&mut bytes.as_slice()).unwrap().path.len(), MAX_PATH);
+        let entry = Entry::decode(&mut bytes.as_slice()).unwrap();
+        assert_eq!((entry.path.len(), entry.audited.len(), entry.referer.len()), (MAX_PATH, MAX_AUDITED, MAX_FIELD));
+    }
+
+    #[test]
+    fn audited_checks_are_told_with_the_listener_whose_they_are() {
+        let audit = |detail: &str| Some(Audit { filter: "header_check", detail: detail.into() });
+        for (by_listener, by_route, text) in [
+            (None, None, ""),
+            (audit("header a is missing"), None, "listener https: header a is missing"),
+            (None, audit("header b is forbidden"), "header b is forbidden"),
+            (audit("a"), audit("b"), "listener https: a; b"),
+        ] {
+            let context = RequestContext { audited_by_listener: by_listener, audited: by_route, ..context() };
+            let mut bytes = Vec::new();
+            record(&context).encode(&mut bytes);
+            let entry = Entry::decode(&mut bytes.as_slice()).unwrap();
+            assert_eq!((entry.audited, entry.user_agent), (text.as_bytes(), &b"curl/8"[..]));
+        }
     }
 
     #[test]

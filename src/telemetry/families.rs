@@ -63,7 +63,9 @@ families! {
         "Responses made by the proxy itself and responses it cut, by reason token.";
     FILTER_REFUSALS: Counter "tidegate_filter_refusals_total" ["route", "filter"] "Requests that a filter refused.";
     FILTER_AUDITED: Counter "tidegate_filter_audited_total" ["route", "filter"]
-        "Requests that a filter in audit mode would have refused.";
+        "Requests that a filter of their route in audit mode would have refused.";
+    LISTENER_FILTER_AUDITED: Counter "tidegate_listener_filter_audited_total" ["listener", "filter"]
+        "Requests that a filter of the listener in audit mode would have refused.";
     UPGRADES_OPEN: Gauge "tidegate_upgrades_open" ["listener"] "Upgraded connections and tunnels (WebSocket) that are open.";
 
     // Downstream: connections.

@@ -57,8 +57,37 @@ async fn an_audited_check_lets_pass_counts_and_logs() {
     let proxy = with("headers: { require: [x-key], audit: true }", "", &up).start().await;
     assert_eq!(proxy.get("a.test", "/").await.text(), "ok");
     let record = proxy.access_log(1).await.remove(0);
-    assert!(record["audited"].is_string(), "{record}");
+    assert_eq!(record["audited"], "header x-key is missing");
     assert_eq!(proxy.metric("tidegate_filter_audited_total", &[]).await, 1.0);
+}
+
+#[tokio::test]
+async fn an_audited_check_of_a_listener_lets_pass_counts_and_says_where_and_what() {
+    let up = Upstream::text("ok").await;
+    let route = ", headers: { require: [x-route], audit: true }";
+    let proxy = with("", route, &up).http("headers: { require: [x-outer], audit: true }").start().await;
+    let mut client = proxy.client().await;
+    let (outer, inner) = (("X-Outer", "1"), ("X-Route", "1"));
+    let mut sent = 0;
+    for (fields, audited, by_listener, by_route) in [
+        (&[inner][..], "listener http: header x-outer is missing", 1.0, 0.0),
+        (&[outer], "header x-route is missing", 1.0, 1.0),
+        (&[], "listener http: header x-outer is missing; header x-route is missing", 2.0, 2.0),
+        (&[outer, inner], "", 2.0, 2.0),
+    ] {
+        assert_eq!(client.request("GET", "a.test", "/", fields, b"").await.text(), "ok");
+        sent += 1;
+        let record = proxy.access_log(sent).await.pop().unwrap();
+        assert_eq!(record["audited"].as_str().unwrap_or_default(), audited, "{record}");
+        let counted = ["listener=\"http\"", "filter=\"header_check\""];
+        assert_eq!(proxy.metric("tidegate_listener_filter_audited_total", &counted).await, by_listener, "{fields:?}");
+        let counted = ["route=\"a.test/\"", "filter=\"header_check\""];
+        assert_eq!(proxy.metric("tidegate_filter_audited_total", &counted).await, by_route, "{fields:?}");
+    }
+    assert_eq!(client.request("GET", "b.test", "/", &[], b"").await.status(), 404);
+    let record = proxy.access_log(sent + 1).await.pop().unwrap();
+    assert_eq!(record["audited"], "listener http: header x-outer is missing", "without a route, too: {record}");
+    assert_eq!(proxy.metric("tidegate_listener_filter_audited_total", &[]).await, 3.0);
 }
 
 #[tokio::test]
