@@ -131,7 +131,8 @@ pub struct RetrySpec {
     pub attempts: u32,
     /// On which failures; default `[Connect, Reset]`.
     pub on: Vec<RetryOn>,
-    /// Pause before the second attempt, doubled for each further one, with jitter; default 0 for the first.
+    /// Pause before the third attempt (the second goes out at once), doubled for each further one up to 5 s; up to a half of it
+    /// is left out by chance. Default 25 ms.
     pub backoff: Duration,
 }
 

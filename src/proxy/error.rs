@@ -93,8 +93,6 @@ pub enum ProxyError {
     Upgrade,
     #[error("the upstream broke off its answer")]
     Cut,
-    #[error("the retry would go beyond the budget")]
-    Budget,
 }
 
 /// One line of the table.
@@ -147,7 +145,6 @@ impl ProxyError {
             Self::Malformed => row(502, "upstream_malformed", Upstream, Never),
             Self::Upgrade => row(502, "upstream_upgrade", Upstream, Never),
             Self::Cut => row(502, "upstream_cut", Upstream, Never),
-            Self::Budget => row(503, "retry_budget", Upstream, Never),
         }
     }
 

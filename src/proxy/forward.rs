@@ -8,6 +8,7 @@ use super::retry::{self, Attempt};
 use super::worker::Connection;
 use super::{h1, h2};
 use crate::http1::{BodyKind, Conn, Deadline};
+use crate::message::random;
 use crate::model::UpstreamProtocol;
 use crate::route::Route;
 use crate::upstream::{
@@ -97,18 +98,18 @@ impl Attempts<'_> {
         if again && in_time && self.cluster.budget().try_retry() { None } else { Some(result) }
     }
 
-    /// Doubled from the third attempt on; the second goes out at once, to another endpoint.
     async fn pause<D: Downstream>(
         &self,
         request: &Request,
         down: &mut D,
         deadline: &mut Deadline,
     ) -> Result<(), ProxyError> {
-        let Some(doublings) = self.made.checked_sub(2) else { return Ok(()) };
-        let pause = self.route.spec.retry.backoff.saturating_mul(1 << doublings.min(6));
+        let pause = retry::pause(&self.route.spec.retry, self.made, random::below);
+        if pause.is_zero() {
+            return Ok(());
+        }
         deadline.set(request.limit(FAR));
-        let pause = tokio::time::sleep(pause.min(Duration::from_secs(5)));
-        watched(pause, down, deadline, ProxyError::Timeout).await
+        watched(tokio::time::sleep(pause), down, deadline, ProxyError::Timeout).await
     }
 
     async fn attempt<D: Downstream>(

@@ -3,6 +3,7 @@
 use super::error::{ProxyError, RetryRule};
 use crate::model::{RetryOn, RetrySpec};
 use http::{Method, StatusCode};
+use std::time::Duration;
 
 /// What is known about the attempt.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +44,20 @@ pub fn after_stale(attempt: Attempt<'_>) -> bool {
     !attempt.body_begun && attempt.method.is_idempotent()
 }
 
+/// Longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long to wait after so many attempts. The second attempt goes out at once, to another endpoint; before the third there is
+/// the route's pause, doubled for each further one. Up to a half of it is left out by chance (`below` draws a number below its
+/// argument), so that requests which failed together do not come back together.
+pub fn pause(spec: &RetrySpec, made: u32, below: impl FnOnce(u64) -> u64) -> Duration {
+    let Some(doublings) = made.checked_sub(2) else { return Duration::ZERO };
+    let pause = spec.backoff.saturating_mul(1 << doublings.min(6)).min(LONGEST_PAUSE);
+    let half = pause / 2;
+    let part = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
+    pause - half + Duration::from_nanos(below(part.saturating_add(1)))
+}
+
 fn allowed(rule: RetryRule, method: &Method) -> bool {
     match rule {
         RetryRule::Never => false,
@@ -54,7 +69,7 @@ fn allowed(rule: RetryRule, method: &Method) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use crate::message::random;
 
     fn spec(attempts: u32, on: &[RetryOn]) -> RetrySpec {
         RetrySpec { attempts, on: on.to_vec(), backoff: Duration::ZERO }
@@ -86,6 +101,29 @@ mod tests {
         assert!(after_status(StatusCode::SERVICE_UNAVAILABLE, &spec, attempt(&Method::GET, 1, false)));
         assert!(!after_status(StatusCode::BAD_GATEWAY, &spec, attempt(&Method::GET, 1, false)));
         assert!(!after_status(StatusCode::SERVICE_UNAVAILABLE, &spec, attempt(&Method::POST, 1, false)));
+    }
+
+    #[test]
+    fn pauses_are_doubled_and_the_second_attempt_goes_out_at_once() {
+        let spec = RetrySpec { backoff: Duration::from_millis(100), ..RetrySpec::default() };
+        let longest = |made| pause(&spec, made, |n| n - 1).as_millis();
+        assert_eq!([0, 1, 2, 3, 4, 5].map(longest), [0, 0, 100, 200, 400, 800]);
+        assert_eq!([8, 9, u32::MAX].map(longest), [5000, 5000, 5000], "and never longer than this");
+        let none = RetrySpec { backoff: Duration::ZERO, ..RetrySpec::default() };
+        assert_eq!(pause(&none, 9, random::below), Duration::ZERO);
+    }
+
+    #[test]
+    fn up_to_a_half_of_a_pause_is_left_to_chance() {
+        let spec = RetrySpec { backoff: Duration::from_millis(100), ..RetrySpec::default() };
+        assert_eq!(pause(&spec, 3, |_| 0), Duration::from_millis(100));
+        let drawn: Vec<_> = (0..1000).map(|_| pause(&spec, 3, random::below)).collect();
+        assert!(drawn.iter().all(|p| (100..=200).contains(&p.as_millis())));
+        for quarter in 0..4 {
+            let (from, to) = (100 + quarter * 25, 125 + quarter * 25);
+            let there = drawn.iter().filter(|p| (from..to).contains(&p.as_millis())).count();
+            assert!(there > 100, "{there} of 1000 from {from} to {to} ms");
+        }
     }
 
     #[test]

@@ -188,7 +188,8 @@ fn retry() -> Section<RetrySpec> {
             let doc = "Failures that are repeated: connect, reset, timeout, a status (429, 500-599). All but connect only for \
                        idempotent methods. Default: connect and reset.";
             let on = f.optional("on", doc, List(failure())).unwrap_or(usual.on);
-            let doc = "Pause before the second attempt, doubled for each further one.";
+            let doc = "Pause before the third attempt (the second goes out at once), doubled for each further one up to 5s; up to a \
+                       half of it is left out by chance.";
             let backoff = f.or("backoff", doc, values::duration(), usual.backoff);
             Some(RetrySpec { attempts, on, backoff })
         },
