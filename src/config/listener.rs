@@ -171,9 +171,18 @@ fn limits() -> Section<Limits> {
             let connections = f.or("connections", doc, some(), usual.connections);
             let doc = "Connections at a time from one source address; 0: no limit.";
             let connections_per_source = f.or("connections_per_source", doc, count(), usual.connections_per_source);
-            let head_bytes = f.or("head", "Size of a request's head; 431 beyond.", size(), usual.head_bytes);
-            let target_bytes = f.or("target", "Size of a request's target; 414 beyond.", size(), usual.target_bytes);
-            let headers = f.or("headers", "Header fields of a request; 431 beyond.", some(), usual.headers);
+            let head = || size(Limits::MAX_HEAD);
+            let doc =
+                "Size of a request's head over HTTP/1; 431 beyond. 256KiB at the most: a head is read as a whole.";
+            let head_bytes = f.or("head", doc, head(), usual.head_bytes);
+            let doc = "The same over HTTP/2, where a field counts 32 bytes more. 32KiB at the most, because a compressed head \
+                       may be a thousandth of that. Default: as `head`, or the most.";
+            let http2 = f.optional("http2_head", doc, size(Limits::MAX_HTTP2_HEAD));
+            let http2_head_bytes = http2.unwrap_or(head_bytes.min(Limits::MAX_HTTP2_HEAD));
+            let doc = "Size of a request's target; 414 beyond. It is a part of the head.";
+            let target_bytes = f.or("target", doc, head(), usual.target_bytes);
+            let number = values::number("a number", 1, Limits::MAX_HEADERS);
+            let headers = f.or("headers", "Header fields of a request; 431 beyond.", number, usual.headers);
             let streams = f.or("streams", "HTTP/2 streams at a time on one connection.", some(), usual.streams);
             let doc = "Requests on one connection until it is closed; 0: no limit.";
             let requests_per_connection = f.or("requests_per_connection", doc, count(), usual.requests_per_connection);
@@ -181,6 +190,7 @@ fn limits() -> Section<Limits> {
                 connections,
                 connections_per_source,
                 head_bytes,
+                http2_head_bytes,
                 target_bytes,
                 headers,
                 streams,
@@ -190,17 +200,27 @@ fn limits() -> Section<Limits> {
     }
 }
 
-/// Heads are kept in memory whole, so a megabyte is the most that can be asked for.
-const MAX_HEAD: u64 = 1 << 20;
+/// The least that a request of a browser fits into.
+const MIN_HEAD: u32 = 512;
 
-fn size() -> Scalar<u32> {
-    let bytes = values::bytes(MAX_HEAD);
+fn size(max: u32) -> Scalar<u32> {
+    let bytes = values::bytes(u64::MAX);
     Scalar {
         expects: bytes.expects,
         parse: Box::new(move |t| {
-            let small = || ValueError::new(format!("{t:?} is too small"), "write 512 bytes or more");
-            let value = (bytes.parse)(t)?;
-            u32::try_from(value).ok().filter(|v| *v >= 512).ok_or_else(small)
+            let value = u32::try_from((bytes.parse)(t)?).unwrap_or(u32::MAX);
+            let most = values::show_bytes(max.into());
+            let wrong = |how: &str| {
+                ValueError::new(
+                    format!("{t:?} is {how}"),
+                    format!("write {MIN_HEAD} bytes or more, and {most} or less"),
+                )
+            };
+            match value {
+                ..MIN_HEAD => Err(wrong("too small")),
+                value if value > max => Err(wrong("more than can be held")),
+                value => Ok(value),
+            }
         }),
         schema: bytes.schema,
         show: Box::new(|v| serde_json::json!(values::show_bytes(u64::from(*v)))),

@@ -160,6 +160,11 @@ impl Drop for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_largest_block_holds_the_largest_head_that_a_listener_may_take() {
+        assert_eq!(CLASSES.last().copied(), usize::try_from(crate::model::Limits::MAX_HEAD).ok());
+    }
     use std::future::poll_fn;
     use tokio::io::AsyncWriteExt;
 

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use thiserror::Error;
 
 /// Most fields that any head can have; settings stay below.
-pub const MAX_FIELDS: usize = 256;
+pub const MAX_FIELDS: usize = crate::model::Limits::MAX_HEADERS as usize;
 
 /// What a head may hold.
 #[derive(Clone, Copy, Debug)]

@@ -118,8 +118,10 @@ pub struct Limits {
     pub connections: u32,
     /// Connections at a time from one source address; default 0: no limit (many clients may share an address).
     pub connections_per_source: u32,
-    /// Bytes of a request's head; 431 beyond; default 32 KiB.
+    /// Bytes of a request's head over HTTP/1; 431 beyond; default 32 KiB.
     pub head_bytes: u32,
+    /// The same over HTTP/2, counted as RFC 9113 section 6.5.2 does: 32 bytes more for each field. Default as `head_bytes`.
+    pub http2_head_bytes: u32,
     /// Bytes of a request's target; 414 beyond; default 8 KiB.
     pub target_bytes: u32,
     /// Header fields of a request; 431 beyond; default 100.
@@ -130,12 +132,23 @@ pub struct Limits {
     pub requests_per_connection: u32,
 }
 
+impl Limits {
+    /// Largest `head_bytes`: a head of HTTP/1 is read into one block of memory, and this is the largest there is.
+    pub const MAX_HEAD: u32 = 256 * 1024;
+    /// Largest `http2_head_bytes`: a head that is a few bytes on the wire is held whole once it is decompressed, for each stream
+    /// (CVE-2026-49975).
+    pub const MAX_HTTP2_HEAD: u32 = 32 * 1024;
+    /// Largest `headers`: heads are parsed into a table of this size.
+    pub const MAX_HEADERS: u32 = 256;
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 100_000,
             connections_per_source: 0,
             head_bytes: 32 * 1024,
+            http2_head_bytes: 32 * 1024,
             target_bytes: 8 * 1024,
             headers: 100,
             streams: 100,

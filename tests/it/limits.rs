@@ -1,7 +1,7 @@
 //! What happens when there is more than there may be?
 
 use crate::harness::client::Client;
-use crate::harness::h2::request;
+use crate::harness::h2::{H2Client, request};
 use crate::harness::proxy::{Proxy, everything_to, everything_to_with, routes};
 use crate::harness::until;
 use crate::harness::upstream::{Peer, Upstream};
@@ -228,6 +228,38 @@ async fn a_body_limit_ends_a_stream_without_reading_it_all() {
     }
     let response = client.response().await;
     assert_eq!((response.status(), response.get("connection")), (413, Some("close")));
+}
+
+#[tokio::test]
+async fn the_largest_heads_that_can_be_asked_for_are_taken() {
+    let proxy = routes("\"*/\": { respond: { body: ok } }\n")
+        .http("limits: { head: 256KiB, target: 200KiB, headers: 256 }")
+        .listener("small", "127.0.0.1:0", "limits: { head: 256KiB, http2_head: 4KiB }")
+        .start()
+        .await;
+    let (http, small) = (proxy.http().await, proxy.address("small").await);
+    let with = |length: usize| format!("GET / HTTP/1.1\r\nHost: a.test\r\nX-Large: {}\r\n\r\n", "x".repeat(length));
+    let around = with(0).len();
+    for address in [http, small] {
+        let mut client = Client::connect(address).await;
+        client.send(with(256 * 1024 - around)).await;
+        assert_eq!(client.response().await.text(), "ok");
+        Client::connect(address).await.refused(with(256 * 1024 - around + 1), 431).await;
+    }
+    let mut client = Client::connect(http).await;
+    let path = format!("/{}", "x".repeat(200 * 1024 - 1));
+    assert_eq!(client.get("a.test", &path).await.text(), "ok");
+    let fields: Vec<_> = (0..255).map(|n| format!("x-{n}")).collect();
+    let fields: Vec<_> = fields.iter().map(|name| (name.as_str(), "1")).collect();
+    assert_eq!(client.request("GET", "a.test", "/", &fields, b"").await.text(), "ok");
+    for (address, fits, beyond) in [(http, 30_000, 33_000), (small, 3_000, 5_000)] {
+        let mut client = H2Client::cleartext(address).await;
+        for (length, status) in [(fits, 200), (beyond, 431)] {
+            let mut large = request("GET", "http://a.test/");
+            large.headers_mut().insert("x-large", "x".repeat(length).parse().unwrap());
+            assert_eq!(client.request(large, b"").await.status, status, "{length}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ fn builder(spec: &ListenerSpec, streams: Streams) -> http2::Builder<Streams> {
         .initial_connection_window_size(1024 * 1024)
         .max_send_buf_size(128 * 1024)
         // The bound against HPACK bombs (CVE-2026-49975) is this size together with the number of streams.
-        .max_header_list_size(spec.limits.head_bytes.min(32 * 1024))
+        .max_header_list_size(spec.limits.http2_head_bytes)
         .keep_alive_interval(spec.timeouts.idle)
         .keep_alive_timeout(spec.timeouts.head)
         .enable_connect_protocol();
