@@ -33,6 +33,10 @@ pub fn decide(
     outcome?;
     check_misdirected(listener, request)?;
     forwarded::resolve(&mut request.head, &mut request.ctx, &listener.spec);
+    if request.head.path == "*" {
+        check_listener(listener, request)?;
+        return Ok(Decision::Respond(respond::options()));
+    }
     if let Some(answer) = https_redirect(listener, request) {
         return Ok(Decision::Respond(answer));
     }

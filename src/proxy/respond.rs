@@ -33,6 +33,16 @@ impl Answer {
 /// Seconds until a client may try again when a cluster has no endpoint.
 const RETRY_AFTER: &[u8] = b"5";
 
+/// Methods that are forwarded, and that any client knows.
+const METHODS: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// The answer to `OPTIONS *`, which asks the proxy itself and no route (RFC 9110 section 9.3.7).
+pub fn options() -> Answer {
+    let mut answer = Answer::new(StatusCode::NO_CONTENT);
+    answer.head.fields.push(b"allow", METHODS);
+    answer
+}
+
 /// The answer to a failure, in the form that the request asks for.
 pub fn error(failure: &ProxyError, request: &RequestHead) -> Answer {
     let row = failure.row();
@@ -45,7 +55,7 @@ pub fn error(failure: &ProxyError, request: &RequestHead) -> Answer {
         answer.head.fields.push_known(FieldId::RetryAfter, RETRY_AFTER);
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        answer.head.fields.push(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        answer.head.fields.push(b"allow", METHODS);
     }
     let text = status.canonical_reason().unwrap_or("Error");
     let (code, reason) = (status.as_str(), row.reason);

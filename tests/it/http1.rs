@@ -1,6 +1,7 @@
 //! Does HTTP/1 pass through as its standard wants it, and as its ends expect it?
 
 use crate::harness::client::Client;
+use crate::harness::h2::request;
 use crate::harness::proxy::{everything_to, routes};
 use crate::harness::upstream::{Peer, Upstream};
 use crate::harness::wire::End;
@@ -474,8 +475,34 @@ async fn a_target_in_absolute_form_is_the_same_as_host_and_path() {
     client.send("GET http://a.test/x?y HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
     assert_eq!(client.response().await.text(), "ok");
     assert_eq!(up.request().head.first, "GET /x?y HTTP/1.1");
-    client.send("OPTIONS * HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
-    assert_eq!(client.response().await.status(), 404, "no route has the path *");
+}
+
+#[tokio::test]
+async fn the_proxy_itself_answers_to_options_of_everything() {
+    let up = Upstream::text("ok").await;
+    let proxy = routes(everything_to(&[&up]))
+        .http("")
+        .listener("closed", "127.0.0.1:0", "access: { deny: 127.0.0.0/8 }")
+        .listener("moved", "127.0.0.1:0", "https_redirect: true")
+        .start()
+        .await;
+    for (listener, status) in [("http", 204), ("moved", 204), ("closed", 403)] {
+        let mut client = Client::connect(proxy.address(listener).await).await;
+        let response = client.request("OPTIONS", "nobody.test", "*", &[], b"").await;
+        assert_eq!(response.status(), status, "{listener}");
+        assert_eq!(response.get("allow").is_some_and(|allow| allow.contains("GET, HEAD")), status == 204, "{listener}");
+    }
+    let mut client = proxy.client().await;
+    for method in ["GET", "POST"] {
+        client.send(format!("{method} * HTTP/1.1\r\nHost: a.test\r\n\r\n")).await;
+        assert_eq!(client.response().await.status(), 400, "{method}");
+        client = proxy.client().await;
+    }
+    let mut asked = request("OPTIONS", "*");
+    asked.headers_mut().insert("host", "a.test".parse().unwrap());
+    assert_eq!(proxy.h2().await.request(asked, b"").await.status, 204);
+    assert_eq!(proxy.client().await.request("OPTIONS", "a.test", "/", &[], b"").await.text(), "ok");
+    assert_eq!(up.requests().len(), 1, "with a path it is the upstream's to answer");
 }
 
 #[tokio::test]
