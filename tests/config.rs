@@ -12,11 +12,15 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tidegate::cli::SchemaKind;
 use tidegate::config::yaml::{self, Node};
 use tidegate::config::{Config, FilesIn};
+use tidegate::message::RequestHead;
 use tidegate::model::Problem;
+use tidegate::route::{Route, Table};
 use tidegate::source::grammar;
+use tidegate::telemetry::Registry;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -91,6 +95,47 @@ fn the_full_examples_use_every_key_of_the_schemas() {
         }
         let missing: Vec<_> = known.difference(&used).collect();
         assert!(missing.is_empty(), "{example} does not use {missing:?}");
+    }
+}
+
+/// The requests of the comments, each with the route that takes it: `# GET a.test/x x-a: 1, x-b: 2 -> a.test/`.
+fn promised(text: &str) -> Vec<(RequestHead, String)> {
+    let asked = text.lines().filter_map(|line| line.strip_prefix("#   ")?.split_once(" -> "));
+    asked.map(|(request, route)| (head(request), route.trim().to_owned())).collect()
+}
+
+fn head(request: &str) -> RequestHead {
+    let mut parts = request.trim().splitn(3, ' ');
+    let (method, url) = (parts.next().unwrap(), parts.next().unwrap());
+    let (host, path) = url.split_at(url.find('/').unwrap());
+    let mut head = RequestHead::sample(method.parse().unwrap(), host, path);
+    for field in parts.next().into_iter().flat_map(|fields| fields.split(", ")) {
+        let (name, value) = field.split_once(": ").unwrap();
+        head.fields.push(name.trim().as_bytes(), value.trim().as_bytes());
+    }
+    head
+}
+
+#[test]
+fn precedence_is_as_the_example_says_for_any_order_of_definition() {
+    let path = root().join("config/routes-precedence.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let promised = promised(&text);
+    let specs = grammar::parse(&name(&path), &text, &FilesIn(&root())).fragment.routes;
+    let registry = Registry::new(1, 0);
+    let compiled = |spec| Arc::new(Route::compile(spec, |_| None, &registry).unwrap());
+    let mut routes: Vec<_> = specs.iter().map(compiled).collect();
+    let unused: Vec<_> = routes.iter().filter(|r| promised.iter().all(|(_, name)| *name != r.spec.name)).collect();
+    assert!(unused.is_empty() && promised.len() > 25, "routes that no request of the comments reaches: {unused:?}");
+    for turn in 0..routes.len() {
+        // Each route is the first once and the last once, and neighbours change places.
+        routes.rotate_left(1);
+        routes.reverse();
+        let table = Table::build(routes.clone());
+        for (head, route) in &promised {
+            let found = table.find(head, std::net::Ipv4Addr::LOCALHOST.into()).unwrap();
+            assert_eq!(found.route.spec.name, *route, "{} {}{} in order {turn}", head.method, head.host, head.path);
+        }
     }
 }
 

@@ -84,6 +84,23 @@ impl HostPattern {
         }
         Ok(if wild { Self::Wildcard(name.into(), depth) } else { Self::Exact(name.into()) })
     }
+
+    /// The same with a `*` of this depth, where it has one.
+    #[must_use]
+    pub fn with_depth(self, depth: WildcardDepth) -> Self {
+        match self {
+            Self::Wildcard(suffix, _) => Self::Wildcard(suffix, depth),
+            other => other,
+        }
+    }
+
+    /// As it is written, with a mark on a `*` of one label: two patterns are told apart by it.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Wildcard(suffix, WildcardDepth::One) => format!("*.{suffix}(one)"),
+            other => other.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for HostPattern {
@@ -145,6 +162,15 @@ mod tests {
         for wrong in ["a*.test", "a.*.test", "*.*.test", "*."] {
             assert!(host(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn wildcards_of_one_label_and_of_many_are_told_apart_by_their_label() {
+        let many = host("*.a.test").unwrap();
+        let one = many.clone().with_depth(WildcardDepth::One);
+        assert_eq!((many.label().as_str(), one.label().as_str()), ("*.a.test", "*.a.test(one)"));
+        assert_eq!((one.to_string(), one.with_depth(WildcardDepth::Many)), (many.to_string(), many));
+        assert_eq!(host("a.test").unwrap().with_depth(WildcardDepth::One).label(), "a.test");
     }
 
     #[test]

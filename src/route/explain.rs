@@ -72,11 +72,11 @@ impl Table {
         for (pattern, route) in under {
             let reason = reason(route, head, client, found.map(|f| f.route), &mut taken);
             if reason == Reason::Taken {
-                host = Some(pattern.to_string());
+                host = Some(pattern.label());
             }
             tried.push(Tried {
                 route: route.spec.name.clone(),
-                host: pattern.to_string(),
+                host: pattern.label(),
                 path: route.path.text(),
                 origin: route.spec.origin.to_string(),
                 reason,

@@ -1,7 +1,7 @@
 //! Which routes are there, in the order of precedence, and which of them does no request reach?
 
 use super::{ListenerSnapshot, Snapshot};
-use crate::model::{self, StringMatch};
+use crate::model::{self, HostPattern, StringMatch};
 use crate::route::{Action, Route};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -43,7 +43,7 @@ pub fn list(snapshot: &Snapshot) -> Vec<RouteLine> {
     let listed = |route: &Arc<Route>| snapshot.listeners.iter().any(|l| l.table.holds(route));
     let unserved = snapshot.routes.iter().filter(|route| snapshot.listeners.is_empty() || !listed(route));
     lines.extend(unserved.map(|route| {
-        let hosts: Vec<String> = route.spec.hosts.iter().map(ToString::to_string).collect();
+        let hosts: Vec<String> = route.spec.hosts.iter().map(HostPattern::label).collect();
         let host = if hosts.is_empty() { "*".to_owned() } else { hosts.join(" ") };
         line(route, host, Vec::new(), Some("no listener serves it".into()))
     }));
@@ -69,7 +69,7 @@ fn of_table(snapshot: &Snapshot, first: &ListenerSnapshot) -> Vec<RouteLine> {
         shadowed.get(&Arc::as_ptr(route)).cloned().or_else(redirect)
     };
     let listed = first.table.listed();
-    listed.iter().map(|l| line(l.route, l.host.to_string(), names.clone(), why(l.route))).collect()
+    listed.iter().map(|l| line(l.route, l.host.label(), names.clone(), why(l.route))).collect()
 }
 
 fn line(route: &Route, host: String, listeners: Vec<String>, unreachable: Option<String>) -> RouteLine {

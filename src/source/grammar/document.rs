@@ -6,18 +6,20 @@ use super::path::{is_line, line_key};
 use super::route::{Patience, WrittenRoute, line, route};
 use super::{action, path};
 use crate::config::decode::{Decoder, Fields, Kind, Rest};
-use crate::config::kind::{Apart, List, Mapped, Named, Names, Outcome, Section, Shapes};
+use crate::config::kind::{Apart, List, Mapped, Named, Names, Outcome, Scalar, Section, Shapes};
 use crate::config::policy::Policies;
 use crate::config::tls::{certificate_names, client_auth};
 use crate::config::values;
 use crate::config::yaml::Node;
-use crate::model::{ClientAuthSpec, ClusterSpec, HostPattern, Origin, TlsBinding};
+use crate::model::{ClientAuthSpec, ClusterSpec, HostPattern, Origin, TlsBinding, WildcardDepth};
 use std::collections::{BTreeSet, HashMap};
 
 /// What a document says for all of its routes.
 #[derive(Default)]
 pub(super) struct Settings {
     pub(super) hosts: Vec<HostPattern>,
+    /// What a `*` of its hosts and lines stands for.
+    depth: WildcardDepth,
     pub(super) listeners: Vec<String>,
     pub(super) policies: Policies,
     pub(super) patience: Patience,
@@ -54,6 +56,9 @@ fn fields(f: &mut Fields<'_, '_>) -> Option<Document> {
     if f.has("host") && f.has("hosts") {
         f.error("host", "host and hosts exclude each other", "write them all in hosts");
     }
+    let doc = "How many labels the * of a host stands for: many (one or more: *.example.com covers a.b.example.com), or \
+               one (as in an Ingress and in certificates). Where both cover a host, one goes before many.";
+    let depth = f.or("wildcard", doc, depth(), WildcardDepth::default());
     let doc = "Listeners that serve this document, by name. Default: all.";
     let listeners = f.or_default("listeners", doc, List(values::name("the name of a listener")));
     let doc = "Certificate that serves these hosts: its name, several names, or { certificate, client_auth }.";
@@ -74,12 +79,16 @@ fn fields(f: &mut Fields<'_, '_>) -> Option<Document> {
         let hint = "lines have their own hosts: put a line --- between them and the others";
         f.error("", "lines of host/path stand beside hosts or routes", hint);
     }
-    let mut hosts: Vec<_> = hosts.into_iter().chain(host).collect();
+    let mut hosts: Vec<_> = hosts.into_iter().chain(host).map(|host| host.with_depth(depth)).collect();
     if hosts.contains(&HostPattern::Any) {
         hosts.clear();
     }
-    let settings = Settings { hosts, listeners, policies, patience, tls };
+    let settings = Settings { hosts, depth, listeners, policies, patience, tls };
     Some(Document { origin: f.origin(), settings, routes, lines, clusters })
+}
+
+fn depth() -> Scalar<WildcardDepth> {
+    values::choice("what a * stands for", &[("many", WildcardDepth::Many), ("one", WildcardDepth::One)])
 }
 
 fn line_value() -> impl Kind<Out = WrittenRoute> {
@@ -114,7 +123,7 @@ pub(super) fn read(node: &Node, decoder: &mut Decoder<'_>, seen: &mut Seen, pars
         let position = at.position.unwrap_or(node.at);
         let (target, fine) = decoder.apart(|d| d.under(&key, |d| line_key(&key, position, d)));
         let Some((host, path)) = target else { continue };
-        let hosts = if host == HostPattern::Any { Vec::new() } else { vec![host] };
+        let hosts = if host == HostPattern::Any { Vec::new() } else { vec![host.with_depth(settings.depth)] };
         line_hosts.extend(hosts.iter().cloned());
         outcome.value = outcome.value.map(|route| route.with_path(path));
         outcome.good &= fine;
@@ -193,5 +202,5 @@ fn add_cluster(
 
 /// Whether a text looks like one document of routes: for `check`, which is given any file.
 pub fn looks_like_routes(key: &str) -> bool {
-    path::is_line(key) || ["hosts", "host", "routes", "clusters", "tls"].contains(&key)
+    path::is_line(key) || ["hosts", "host", "wildcard", "routes", "clusters", "tls"].contains(&key)
 }

@@ -20,7 +20,7 @@ pub(super) fn route_name(hosts: &[HostPattern], matches: &Match, listeners: &[St
 }
 
 fn hosts_name(hosts: &[HostPattern]) -> String {
-    let mut names: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+    let mut names: Vec<String> = hosts.iter().map(HostPattern::label).collect();
     names.sort();
     match names.as_slice() {
         [] => "*".into(),
@@ -68,6 +68,12 @@ mod tests {
         assert_eq!(name(&["b.test", "a.test"]), name(&["a.test", "b.test"]));
         assert_eq!(name(&["a", "b", "c", "d"]), name(&["d", "c", "b", "a"]));
         assert_ne!(name(&["a", "b", "c", "d"]), name(&["a", "b", "c", "e"]));
+    }
+
+    #[test]
+    fn a_wildcard_of_one_label_has_a_name_of_its_own() {
+        let one: Vec<_> = hosts(&["*.a.test"]).into_iter().map(|host| host.with_depth(WildcardDepth::One)).collect();
+        assert_eq!(route_name(&one, &Match::default(), &[]), "*.a.test(one)/");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use super::*;
 use crate::config::decode::NoFiles;
 use crate::model::{
-    Action, BalancePolicy, Check, HashKey, HealthCheck, PathMatch, PathRewrite, Policy, RetryOn, RouteSpec, StringMatch,
+    Action, BalancePolicy, Check, HashKey, HealthCheck, HostPattern, PathMatch, PathRewrite, Policy, RetryOn,
+    RouteSpec, StringMatch, WildcardDepth,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -54,6 +55,24 @@ fn the_sketch_loads_as_it_stands() {
     assert_eq!(clusters.iter().map(|c| c.weight).collect::<Vec<_>>(), [90, 10]);
     let Action::Redirect(redirect) = &fragment.routes[5].action else { panic!() };
     assert_eq!((redirect.status, &redirect.path), (308, &Some(PathRewrite::Prefix("/new/".into()))));
+}
+
+#[test]
+fn a_wildcard_is_of_many_labels_unless_its_document_says_one() {
+    let depths = |text: &str| {
+        let fragment = good(text);
+        let depth = |host: &HostPattern| matches!(host, HostPattern::Wildcard(_, WildcardDepth::One));
+        let all = fragment.routes.iter().flat_map(|r| &r.hosts).chain(fragment.tls.iter().flat_map(|tls| &tls.hosts));
+        all.map(depth).collect::<Vec<_>>()
+    };
+    let routes = "tls: x\nroutes: [{ path: /, respond: 200 }]\n";
+    assert_eq!(depths(&format!("host: \"*.a.test\"\n{routes}")), [false; 2]);
+    assert_eq!(depths(&format!("host: \"*.a.test\"\nwildcard: many\n{routes}")), [false; 2]);
+    assert_eq!(depths(&format!("hosts: \"*.a.test\"\nwildcard: one\n{routes}")), [true; 2]);
+    assert_eq!(depths("wildcard: one\ntls: x\n\"*.a.test/\": { respond: 200 }\n"), [true; 2]);
+    let both = "\"*.a.test/\": { respond: 200 }\n---\nwildcard: one\n\"*.a.test/\": { respond: 200 }\n";
+    assert_eq!(names(&good(both)), ["*.a.test/", "*.a.test(one)/"]);
+    assert!(mistakes("wildcard: two\na.test/: { respond: 200 }\n")[0].contains("known here: many, one"));
 }
 
 #[test]
