@@ -1,6 +1,7 @@
 //! What can an operator see and change while it runs?
 //!
-//! Its own listener on the control thread, 127.0.0.1 unless configured otherwise, so that a scrape never delays a request.
+//! Its own listener on a thread of its own, 127.0.0.1 unless configured otherwise: a scrape never delays a request, and a compile
+//! never a scrape.
 //! It holds only readers of what the other rooms publish. Everything it answers stands in one table, `pages::PAGES`, which
 //! `GET /` and `GET /api/v1` print.
 
@@ -88,7 +89,7 @@ pub struct Handles {
     pub drain: Option<mpsc::Sender<()>>,
 }
 
-/// Answers requests at `door` until it is dropped. Runs on the control thread.
+/// Answers requests at `door` until it is dropped. Runs on the admin thread.
 pub async fn serve(door: impl Into<Door>, config: AdminConfig, handles: Handles, tasks: Tasks) {
     let door = door.into();
     let places = Arc::new(Semaphore::new(config.connections));

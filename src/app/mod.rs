@@ -1,7 +1,7 @@
 //! How are the rooms built, wired, started and stopped? The composition root: every room is built here, in the order of the code.
 //!
-//! Threads: this one is the control thread (sources, publisher, health checks, listeners' sockets, admin port); one more for
-//! each worker; one for the access log.
+//! Threads: this one is the control thread (sources, publisher, health checks, listeners' sockets); one more for each worker;
+//! one for the admin port; one for the access log.
 
 mod admin;
 mod sources;
@@ -143,7 +143,7 @@ impl App {
         let (reload, reloads) = mpsc::channel(1);
         let (report, status) = self.start_sources(reloads);
         let (bound, bound_reader) = watch::channel(Vec::new());
-        let admin = self.start_admin(report.clone(), bound_reader).await?;
+        let (admin, answering) = self.start_admin(report.clone(), bound_reader).await?;
         let wiring = Wiring {
             lookup: lookup(&self.shared),
             share_ports: self.config.share_ports,
@@ -155,7 +155,10 @@ impl App {
         let workers = Workers::start(inboxes, &self.parts())?;
         let mut control = Control { listeners, report, bound, reload, signals, ending, ready, status };
         let outcome = self.control(&mut control, admin, opened).await;
-        stop::shut_down(self, control, workers, outcome).await
+        let ended = stop::shut_down(self, control, workers, outcome).await;
+        // Last, so that probes and scrapes see the drain to its end.
+        drop(answering);
+        ended
     }
 
     fn parts(&self) -> Parts {

@@ -1,10 +1,12 @@
 //! What can an operator see and change while it runs?
 
+use crate::harness::DEADLINE;
 use crate::harness::certs::Authority;
 use crate::harness::client::Client;
 use crate::harness::proxy::{everything_to, items, routes};
 use crate::harness::upstream::Upstream;
 use serde_json::Value;
+use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn the_probes_tell_alive_from_ready() {
@@ -36,6 +38,35 @@ async fn the_api_shows_listeners_routes_clusters_endpoints_certificates_and_conn
     find("certificates", "name", "cert").await;
     assert_eq!(items(&proxy.api("connections").await).len(), 1);
     assert!(items(&proxy.api("problems").await).is_empty());
+}
+
+#[tokio::test]
+async fn probes_and_scrapes_do_not_wait_while_a_large_configuration_is_compiled() {
+    let proxy = routes("a.test/: { respond: 200 }\n").start().await;
+    let expressions = (0..6000).map(|n| format!("  - {{ path: \"~^/{n}/[a-z]{{2,200}}/(x|y|z)+$\", respond: 200 }}\n"));
+    proxy.write("routes.yaml", format!("host: a.test\nroutes:\n{}", expressions.collect::<String>()));
+    let mut client = Client::connect(proxy.admin).await;
+    let (begun, mut longest) = (Instant::now(), Duration::ZERO);
+    // Asked on and on, so that some probe falls into the compile.
+    let took = loop {
+        assert!(begun.elapsed() < 4 * DEADLINE, "nothing was published");
+        for page in ["/readyz", "/metrics"] {
+            let asked = Instant::now();
+            assert_eq!(client.get("localhost", page).await.status(), 200);
+            longest = asked.elapsed().max(longest);
+        }
+        if let Some(took) = proxy.log().lines().filter_map(took).nth(1) {
+            break took;
+        }
+    };
+    assert!(took >= Duration::from_millis(500), "too fast to prove anything: {took:?}");
+    assert!(longest < took / 2, "a probe waited {longest:?} while a compile took {took:?}");
+}
+
+/// How long a publish took, by its line in the log.
+fn took(line: &str) -> Option<Duration> {
+    let micros = line.split_once("took_us=")?.1;
+    micros.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok().map(Duration::from_micros)
 }
 
 #[tokio::test]
