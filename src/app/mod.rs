@@ -19,13 +19,14 @@ use crate::snapshot::Shared;
 use crate::source::Report;
 use crate::telemetry::access_log::{AccessLog, AccessLogConfig, Output, Writer};
 use crate::telemetry::{Connections, Format, Log, Registry, families, log};
+use sources::Reload;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::LocalSet;
 use worker::Workers;
 
@@ -103,7 +104,7 @@ struct Control {
     listeners: Listeners,
     report: watch::Receiver<Report>,
     bound: watch::Sender<Vec<(String, SocketAddr)>>,
-    reload: mpsc::Sender<()>,
+    reload: Reload,
     signals: Signals,
     ending: Ending,
     ready: Option<ReadinessGuard>,
@@ -140,7 +141,7 @@ impl App {
     async fn serve(self, ending: Ending, opened: impl FnOnce(&Opened)) -> Result<Ended, Error> {
         let signals = Signals::listen()?;
         let ready = Some(self.readiness.guard("first configuration and listeners"));
-        let (reload, reloads) = mpsc::channel(1);
+        let (reload, reloads) = Reload::new();
         let (report, status) = self.start_sources(reloads);
         let (bound, bound_reader) = watch::channel(Vec::new());
         let (admin, answering) = self.start_admin(report.clone(), bound_reader).await?;
@@ -202,7 +203,7 @@ impl App {
                 signal = control.signals.next() => match signal {
                     Signal::Reload => {
                         self.access_log.reopen();
-                        let _ = control.reload.try_send(());
+                        control.reload.tell();
                     }
                     signal => return Ok(signal),
                 },

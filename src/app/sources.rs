@@ -3,9 +3,8 @@
 use super::App;
 use crate::config::kubernetes::Settings;
 use crate::kubernetes::{KubernetesSource, Learnt, SOURCE, status};
-use crate::model::Fragment;
 use crate::snapshot::Publisher;
-use crate::source::{self, Feed, FileSource, Memberships, Report, Slot, Source};
+use crate::source::{self, FileSource, InstallSource, Memberships, Report, Slot, Source};
 use crate::upstream::health;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +13,9 @@ use tokio::time::timeout;
 
 impl App {
     /// Starts what delivers fragments, what publishes them, and checks of each cluster that comes to serve.
-    pub(super) fn start_sources(&self, reloads: mpsc::Receiver<()>) -> (watch::Receiver<Report>, Option<Status>) {
-        let (install, install_slot) = self.install();
+    pub(super) fn start_sources(&self, reloads: Reloads) -> (watch::Receiver<Report>, Option<Status>) {
         let memberships = Memberships::default();
-        let mut slots = vec![install_slot, self.start_files(reloads)];
+        let mut slots = vec![self.start_install(reloads.install), self.start_files(reloads.files)];
         let kubernetes = self.start_kubernetes(&memberships).map(|(slot, settings, learnt)| {
             slots.push(slot);
             (settings, learnt)
@@ -27,23 +25,18 @@ impl App {
         let publisher = publisher.memberships(memberships).on_cluster(move |cluster| {
             tasks.spawn_passing("health checks", health::run(Arc::downgrade(cluster))).detach();
         });
-        self.tasks
-            .spawn_local("publisher", async move {
-                publisher.run().await;
-                drop(install);
-            })
-            .detach();
+        self.tasks.spawn_local("publisher", publisher.run()).detach();
         let wanted = kubernetes.filter(|(settings, _)| settings.status);
         let status = wanted.map(|(settings, learnt)| self.start_status(settings, learnt, report.clone()));
         (report, status)
     }
 
     /// What the install configuration itself wants.
-    fn install(&self) -> (Feed, Slot) {
+    fn start_install(&self, reloads: mpsc::Receiver<()>) -> Slot {
         let (feed, slot) = source::slot("install", true);
-        let (listeners, tls) = (self.config.listeners.clone(), self.config.tls.clone());
-        feed.deliver(Fragment { listeners, tls, ..Fragment::default() }, Vec::new());
-        (feed, slot)
+        let install = InstallSource::new(self.config.clone(), reloads);
+        self.tasks.spawn_local("install source", install.run(feed)).detach();
+        slot
     }
 
     fn start_files(&self, reloads: mpsc::Receiver<()>) -> Slot {
@@ -74,6 +67,33 @@ impl App {
         };
         self.tasks.spawn_local("status", run).detach();
         Status { stop, ended }
+    }
+}
+
+/// Who is told to read again.
+#[derive(Debug)]
+pub(super) struct Reload {
+    install: mpsc::Sender<()>,
+    files: mpsc::Sender<()>,
+}
+
+/// What each of them hears.
+#[derive(Debug)]
+pub(super) struct Reloads {
+    install: mpsc::Receiver<()>,
+    files: mpsc::Receiver<()>,
+}
+
+impl Reload {
+    pub(super) fn new() -> (Self, Reloads) {
+        let ((install, of_install), (files, of_files)) = (mpsc::channel(1), mpsc::channel(1));
+        (Self { install, files }, Reloads { install: of_install, files: of_files })
+    }
+
+    /// Whoever has not read since the last time reads once for both.
+    pub(super) fn tell(&self) {
+        let _ = self.install.try_send(());
+        let _ = self.files.try_send(());
     }
 }
 

@@ -18,7 +18,7 @@ Examples:
   tidegate run --kubernetes                       routes, Services and certificates of the current kubeconfig
   tidegate run --kubernetes --http :80 --https :443 --namespace edge --node $(hostname)
 
-SIGHUP reads routes and certificates again, SIGTERM and Ctrl-C drain.")]
+SIGHUP reads routes, certificates and listeners again, SIGTERM and Ctrl-C drain.")]
 pub struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,

@@ -85,6 +85,7 @@ impl Config {
         }
         Self {
             path: None,
+            written: None,
             tls,
             listeners,
             certificates,

@@ -36,7 +36,11 @@ pub(super) fn parse(place: &str, text: &str, base: &Path, files: &dyn Files) -> 
 
 /// The whole install configuration.
 pub fn root() -> Section<Config> {
-    Section { name: "install", doc: "An install configuration of Tidegate. It is read once, at the start.", fields }
+    Section {
+        name: "install",
+        doc: "An install configuration of Tidegate. Its listeners are read again when it changes, all else needs a restart.",
+        fields,
+    }
 }
 
 fn fields(f: &mut Fields<'_, '_>) -> Option<Config> {
@@ -60,6 +64,7 @@ fn fields(f: &mut Fields<'_, '_>) -> Option<Config> {
     let (listeners, tls) = spread(f, listeners?, &certificates);
     Some(Config {
         path: None,
+        written: None,
         listeners,
         tls,
         certificates,

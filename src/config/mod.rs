@@ -1,6 +1,6 @@
 //! What does the install configuration say, and how is any configuration text read with every mistake named at its place?
 //!
-//! The install configuration is read once, at the start; routes change while running and have a grammar of their own in
+//! The install configuration is read at the start, and its listeners whenever it changes; routes have a grammar of their own in
 //! `source`, written with the same kinds and sections.
 
 pub mod decode;
@@ -22,6 +22,7 @@ use crate::model::{ListenerSpec, Origin, Problem, TlsBinding};
 use decode::Files;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Routes are read from here unless someone says otherwise: a first use needs this one file and nothing else.
@@ -34,6 +35,8 @@ pub const MAX_FILE: u64 = 1 << 30;
 pub struct Config {
     /// The file it came from; `None`: from flags.
     pub path: Option<PathBuf>,
+    /// As that file said it when it was read, before flags changed any of it; `None`: from flags, or from a text.
+    pub written: Option<Arc<Config>>,
     /// One for each address; a further address of one listener has the name `NAME#2`.
     pub listeners: Vec<ListenerSpec>,
     /// Which certificates the listeners serve for the names in them.
@@ -71,7 +74,8 @@ impl Config {
         })?;
         let base = path.parent().unwrap_or(Path::new(""));
         let config = install::parse(&place, &text, base, &FilesIn(base))?;
-        Ok(Self { path: Some(path.into()), ..config })
+        let written = Some(Arc::new(config.clone()));
+        Ok(Self { path: Some(path.into()), written, ..config })
     }
 
     /// Reads a text, as if it stood in a file of this folder.

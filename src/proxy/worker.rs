@@ -228,6 +228,11 @@ impl Connection {
     /// The listener as it serves now. A connection outlives a change: its next request is served by the new snapshot. Where
     /// the listener was removed, the last one serves until the connection is drained.
     pub fn listener(&self) -> Arc<ListenerSnapshot> {
+        self.follow();
+        Arc::clone(&self.listener.borrow())
+    }
+
+    fn follow(&self) {
         let snapshot = self.worker.shared.load();
         if self.generation.get() != snapshot.generation {
             self.generation.set(snapshot.generation);
@@ -239,7 +244,6 @@ impl Connection {
             }
             self.stale.set(!self.is_still_covered(&held));
         }
-        Arc::clone(&self.listener.borrow())
     }
 
     /// Whether the name of the handshake is served by the policy that the handshake passed. It is not after a change of client
@@ -258,8 +262,9 @@ impl Connection {
         self.stale.get()
     }
 
-    /// Whether the request in hand is the last one: the process drains, or the listener was removed.
+    /// Whether the request in hand is the last one: the process drains, or the listener was removed, perhaps only now.
     pub fn is_ending(&self) -> bool {
+        self.follow();
         self.removed.get() || self.worker.draining.is_draining()
     }
 }

@@ -7,12 +7,14 @@ mod certificates;
 pub mod file;
 mod folder_watch;
 pub mod grammar;
+pub mod install;
 pub mod memberships;
 pub mod merge;
 pub mod report;
 mod routes_file;
 
 pub use file::{FileSource, read_files};
+pub use install::InstallSource;
 pub use memberships::Memberships;
 pub use merge::merge;
 pub use report::{Report, Timings};

@@ -47,6 +47,88 @@ async fn sighup_reads_the_routes_again() {
     until("two", || async { (proxy.get("a.test", "/").await.body == b"two").then_some(()) }).await;
 }
 
+/// Writes the install configuration anew, with these replacements.
+fn edit(proxy: &Proxy, replacements: &[(&str, &str)]) {
+    let mut text = std::fs::read_to_string(proxy.folder().join("tidegate.yaml")).unwrap();
+    for (old, new) in replacements {
+        assert!(text.contains(old), "no {old}: {text}");
+        text = text.replace(old, new);
+    }
+    proxy.write("tidegate.yaml", text);
+}
+
+/// Where a listener is bound, as soon as it is.
+async fn bound(proxy: &Proxy, listener: &str) -> std::net::SocketAddr {
+    until(listener, || async {
+        let all = items(&proxy.api("listeners").await);
+        all.iter().find(|l| l["name"] == listener)?["bound"].as_str()?.parse().ok()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn listeners_come_go_and_change_while_the_others_are_not_touched() {
+    let go = Arc::new(Notify::new());
+    let told = go.clone();
+    let up = Upstream::start(move |mut peer: Peer| {
+        let told = told.clone();
+        async move {
+            while let Some(request) = peer.request().await {
+                if request.head.target() == "/slow" {
+                    told.notified().await;
+                }
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            }
+        }
+    })
+    .await;
+    let proxy = routes(everything_to(&[&up]))
+        .listener("stays", "127.0.0.1:0", "")
+        .listener("goes", "127.0.0.1:0", "")
+        .start()
+        .await;
+    let (stays, goes) = (proxy.address("stays").await, proxy.address("goes").await);
+    let mut staying = Client::connect(stays).await;
+    assert_eq!(staying.get("a.test", "/").await.get("x-new"), None);
+    let mut leaving = Client::connect(goes).await;
+    leaving.send("GET /slow HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    up.wait_for_requests(2).await;
+    let new = "  comes: { address: \"127.0.0.1:0\" }\n  stays: { response_headers: { set: { x-new: yes } }, ";
+    edit(&proxy, &[("  goes: { address: \"127.0.0.1:0\" }\n", ""), ("  stays: { ", new)]);
+    let comes = bound(&proxy, "comes").await;
+    assert_eq!(Client::connect(comes).await.get("a.test", "/").await.text(), "ok");
+    until("a closed port", || async { tokio::net::TcpStream::connect(goes).await.is_err().then_some(()) }).await;
+    assert_eq!(staying.get("a.test", "/").await.get("x-new"), Some("yes"), "the open connection has the new settings");
+    assert_eq!(bound(&proxy, "stays").await, stays);
+    assert_eq!(Client::connect(stays).await.get("a.test", "/").await.text(), "ok");
+    go.notify_one();
+    let last = leaving.response().await;
+    assert_eq!((last.text(), last.get("connection")), ("ok", Some("close")), "what was in flight is finished");
+    assert_eq!(leaving.end().await, crate::harness::wire::End::Fin);
+    assert!(items(&proxy.api("problems").await).is_empty());
+    edit(&proxy, &[("  comes: ", "  renamed: ")]);
+    let renamed = bound(&proxy, "renamed").await;
+    assert_eq!(Client::connect(renamed).await.get("a.test", "/").await.text(), "ok");
+    assert!(proxy.stop().await.success());
+}
+
+#[tokio::test]
+async fn what_needs_a_restart_is_told_and_listeners_change_all_the_same() {
+    let proxy = routes(respond("one")).http("").start().await;
+    let extra = "  http: { address: \"127.0.0.1:0\" }\n  extra: { address: \"127.0.0.1:0\" }\n";
+    edit(&proxy, &[("  http: { address: \"127.0.0.1:0\" }\n", extra), ("workers: 2", "workers: 3")]);
+    let warning = wait_for_problem(&proxy, "restart").await;
+    assert!(warning.contains("workers") && warning.contains("warning"), "{warning}");
+    let address = bound(&proxy, "extra").await;
+    assert_eq!(Client::connect(address).await.get("a.test", "/").await.text(), "one");
+    edit(&proxy, &[("workers: 3", "workers: 2")]);
+    proxy.signal(Signal::HUP);
+    until("no warning", || async { items(&proxy.api("problems").await).is_empty().then_some(()) }).await;
+    edit(&proxy, &[("listeners:", "listenrs:")]);
+    wait_for_problem(&proxy, "listenrs").await;
+    assert_eq!(Client::connect(address).await.get("a.test", "/").await.text(), "one");
+}
+
 #[tokio::test]
 async fn a_folder_of_routes_files_is_one_configuration() {
     let setup = routes("").section("sources", "{ routes: routes }");
