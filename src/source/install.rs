@@ -6,7 +6,7 @@
 use super::folder_watch::{Interest, Watch};
 use super::{Feed, Source};
 use crate::config::{CertificateFiles, Config};
-use crate::model::{Fragment, Origin, Problem};
+use crate::model::{Fragment, Origin, Problem, Wanted};
 use std::path::Path;
 use tokio::sync::mpsc;
 
@@ -49,7 +49,7 @@ fn read_again(path: &Path, started: &Config, feed: &Feed) {
     match Config::load(path) {
         Ok(now) => feed.deliver(wanted(&now), warnings(path, started, &now)),
         Err(problems) => {
-            let last = feed.last().map(|delivery| Fragment::clone(&delivery.fragment));
+            let last = feed.last().map(|delivery| Wanted::clone(&delivery.fragment));
             feed.deliver(last.unwrap_or_default(), problems)
         }
     };
