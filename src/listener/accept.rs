@@ -6,7 +6,7 @@
 
 use super::handshake::{Failure, shake};
 use super::limits::{ConnectionGuard, Refused};
-use super::{Incoming, Listening, Settings, Wiring, proxy_protocol};
+use super::{Incoming, Listening, Settings, Wiring, proxy_protocol, socket};
 use crate::message::Io;
 use crate::model::ListenerProtocol;
 use crate::tls::ServerNames;
@@ -23,6 +23,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// Connections taken in one go before others get their turn.
 const TURN: u32 = 64;
+
+/// A TCP handshake that began takes no longer, unless a packet was lost.
+const HANDSHAKE: Duration = Duration::from_millis(300);
 
 /// One socket of a listener on one worker, and what its connections need.
 pub(super) struct Acceptor<S> {
@@ -70,7 +73,22 @@ where
             }
         }
         self.listening.close();
+        if self.wiring.share_ports {
+            self.hand_over(&socket).await;
+        }
         self.empty(socket);
+    }
+
+    /// Leaves new connections to the other gate of the port, and takes those whose handshake is on its way.
+    async fn hand_over(&self, socket: &TcpListener) {
+        if let Err(error) = socket::turn_away(socket) {
+            tracing::warn!(%error, listener = %self.listening.name, "connections may be reset while another gate takes over");
+            return;
+        }
+        let end = Instant::now() + HANDSHAKE;
+        while let Ok(Ok((stream, peer))) = timeout_at(end, socket.accept()).await {
+            self.take(stream, peer);
+        }
     }
 
     /// Takes what is queued and closes the socket.

@@ -4,9 +4,10 @@
 //! lock. What accepted sockets inherit from the listening one (TCP_NODELAY, keep-alive) is set here and costs nothing
 //! later. An IPv6 listener takes IPv6 alone, `[::]` too: it stands beside `0.0.0.0`, it does not replace it.
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, TcpKeepalive, Type};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -73,6 +74,24 @@ pub(super) fn bind(
     Ok((bound, sockets))
 }
 
+/// Lets no connection begin on this socket any more, while those that have begun can still be accepted: SYNs are dropped by a
+/// filter. Their clients send them again after a second, by when another gate alone has the port. Merely closed, the socket would
+/// reset whoever the kernel gave it since the last look.
+pub(super) fn turn_away(socket: &impl AsFd) -> io::Result<()> {
+    // Classic BPF over the TCP header: byte 13 holds the flags; SYN without ACK (RFC 9293 section 3.5) gets 0 bytes.
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    SockRef::from(socket).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, 13),
+        SockFilter::new(AND, 0, 0, 0x12),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, 0x02),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
+}
+
 fn prove_free(address: SocketAddr) -> io::Result<()> {
     let socket = socket(address)?;
     socket.bind(&address.into())
@@ -101,7 +120,7 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use socket2::SockRef;
+    use std::io::{Read, Write};
     use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
 
     fn any_port() -> SocketAddr {
@@ -133,6 +152,21 @@ mod tests {
         let (accepted, _) = sockets[0].accept().unwrap();
         assert!(accepted.nodelay().unwrap());
         assert!(SockRef::from(&accepted).keepalive().unwrap());
+    }
+
+    #[test]
+    fn a_socket_that_turns_away_keeps_who_came_before() {
+        let (address, sockets) = bind(any_port(), 1, false).unwrap();
+        let mut early = TcpStream::connect(address).unwrap();
+        turn_away(&sockets[0]).unwrap();
+        let late = TcpStream::connect_timeout(&address, Duration::from_millis(300)).unwrap_err();
+        assert_eq!(late.kind(), ErrorKind::TimedOut, "neither connected nor reset");
+        let (mut accepted, _) = sockets[0].accept().unwrap();
+        early.write_all(b"x").unwrap();
+        let mut byte = [0];
+        accepted.set_nonblocking(false).unwrap();
+        accepted.read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"x");
     }
 
     #[test]
