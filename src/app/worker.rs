@@ -57,6 +57,8 @@ fn run(index: usize, pin: bool, inbox: Inbox, parts: Parts, mut stopped: watch::
     LocalSet::new().block_on(&runtime, async move {
         let worker = Worker::new(parts);
         tokio::task::spawn_local(Rc::clone(&worker).sweep());
+        let resting = Rc::clone(&worker);
+        tokio::task::spawn_local(async move { resting.at_work.run().await });
         let serve = move |incoming| connection::serve(incoming, Rc::clone(&worker));
         tokio::task::spawn_local(listener::run(inbox, serve));
         // Connections outlive the listeners: they end by themselves in a drain, or here.

@@ -1,27 +1,43 @@
 //! Which protocol does a connection speak, and who serves it?
 
 use super::Incoming;
-use crate::http1::{Buffer, Conn};
+use crate::http1::Conn;
 use crate::proxy::{Connection, Worker, h1, h2};
 use crate::telemetry::connections::Spoken;
 use std::rc::Rc;
 
-/// Serves a connection until it ends; its guard holds its place, and the drain, until then.
-pub async fn serve(incoming: Incoming, worker: Rc<Worker>) {
+/// Serves a connection until it ends; its guard holds its place, and the drain, until then. What is needed at the start alone is
+/// no part of the future: it would stay there.
+pub fn serve(incoming: Incoming, worker: Rc<Worker>) -> impl Future<Output = ()> {
     let Incoming { listener, stream, peer, local, tls, alpn_h2, guard } = incoming;
     let snapshot = worker.shared.load();
-    let Some(settings) = snapshot.listeners.iter().find(|l| *l.spec.name == *listener.name).cloned() else { return };
-    drop(snapshot);
-    let shown = worker.connections.open(&listener.name, peer, tls.is_some());
-    let is_tls = tls.is_some();
-    let connection = Rc::new(Connection::new(worker, settings, (peer, local), tls, shown));
-    if alpn_h2 {
-        connection.shown.speaks(Spoken::H2);
-        h2::serve(stream, Buffer::default(), connection).await;
-    } else if let Some(conn) = h1::serve(Conn::new(stream), Rc::clone(&connection), !is_tls).await {
-        connection.shown.speaks(Spoken::H2);
-        let (stream, front) = conn.into_parts();
-        h2::serve(stream, front, connection).await;
+    let settings = snapshot.listeners.iter().find(|l| *l.spec.name == *listener.name).cloned();
+    let connection = settings.map(|settings| {
+        let shown = worker.connections.open(&listener.name, peer, tls.is_some());
+        Rc::new(Connection::new(worker, settings, (peer, local), tls, shown))
+    });
+    let mut conn = Conn::new(stream);
+    async move {
+        let _guard = guard;
+        let Some(connection) = connection else { return };
+        let http2 = alpn_h2 || h1::serve(&mut conn, &connection).await;
+        if http2 {
+            connection.shown.speaks(Spoken::H2);
+            Box::pin(h2::serve(conn, connection)).await;
+        }
     }
-    drop(guard);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<F: Future>(_: impl Fn(Incoming, Rc<Worker>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_at_rest_is_little_more_than_its_socket() {
+        assert!(size(serve) <= 512, "{} bytes", size(serve));
+    }
 }

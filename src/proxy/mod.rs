@@ -19,6 +19,7 @@ mod push;
 pub mod remote;
 pub mod request;
 pub mod respond;
+pub mod rest;
 pub mod retry;
 pub mod tunnel;
 pub mod worker;

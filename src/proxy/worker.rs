@@ -2,6 +2,7 @@
 
 use super::h2::Senders;
 use super::request::Request;
+use super::rest::{AtWork, Rest};
 use crate::http1::Conn;
 use crate::lifecycle::Draining;
 use crate::message::{Scheme, TlsInfo};
@@ -40,6 +41,8 @@ pub struct Worker {
     pub draining: Draining,
     /// What is open, for the API.
     pub connections: Connections,
+    /// Who is at work.
+    pub at_work: AtWork,
     registry: Registry,
     listeners: RefCell<HashMap<Arc<str>, Rc<ListenerMetrics>>>,
     #[expect(clippy::vec_box, reason = "a request moves between here and its task as one pointer")]
@@ -90,6 +93,7 @@ impl Worker {
             access_log,
             draining,
             connections,
+            at_work: AtWork::default(),
             registry,
             listeners: RefCell::default(),
             spare: RefCell::default(),
@@ -202,6 +206,8 @@ pub struct Connection {
     pub metrics: Rc<ListenerMetrics>,
     /// Its row in the list of connections.
     pub shown: OpenConnection,
+    /// Whether it should give back what requests need.
+    pub rest: Rest,
     removed: Cell<bool>,
     stale: Cell<bool>,
     listener: RefCell<Arc<ListenerSnapshot>>,
@@ -221,8 +227,8 @@ impl Connection {
         let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
         let (peer, local) = ends;
         let (listener, generation) = (RefCell::new(listener), Cell::new(0));
-        let (removed, stale) = (Cell::new(false), Cell::new(false));
-        Self { worker, peer, local, scheme, tls, metrics, shown, removed, stale, listener, generation }
+        let (rest, removed, stale) = (Rest::default(), Cell::new(false), Cell::new(false));
+        Self { worker, peer, local, scheme, tls, metrics, shown, rest, removed, stale, listener, generation }
     }
 
     /// The listener as it serves now. A connection outlives a change: its next request is served by the new snapshot. Where

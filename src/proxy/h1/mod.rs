@@ -11,6 +11,7 @@ use super::forward::forward;
 use super::pipeline::{self, Decision};
 use super::request::Request;
 use super::respond;
+use super::rest::Rest;
 use super::worker::Connection;
 use crate::http1::{BodyKind, Conn, Deadline, HeadLimits, ReadHeadError, framing};
 use crate::message::{FieldId, Io, Version, hop};
@@ -41,43 +42,75 @@ enum After {
     Gone,
 }
 
+type Drained = Pin<Box<dyn Future<Output = ()>>>;
+
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves until one side closes or a drain ends it. With `sniff`, a client that begins to speak HTTP/2 is handed back.
-pub async fn serve(mut conn: Conn<Io>, connection: Rc<Connection>, sniff: bool) -> Option<Conn<Io>> {
+/// Serves until one side closes or a drain ends it. `true`: the client begins to speak HTTP/2, by prior knowledge in cleartext.
+///
+/// What a request needs stands in a future of its own, which is dropped while nothing comes: a connection at rest is its socket
+/// and little else.
+pub async fn serve(conn: &mut Conn<Io>, connection: &Rc<Connection>) -> bool {
     let draining = connection.worker.draining.clone();
-    let mut drained: Pin<Box<dyn Future<Output = ()>>> = Box::pin(async move { draining.started().await });
+    let mut drained: Drained = Box::pin(async move { draining.started().await });
     let mut deadline = Deadline::new(connection.listener().spec.timeouts.head);
     let mut served = 0u32;
     loop {
-        let listener = connection.listener();
-        if conn.input().is_empty() && !wait(&mut conn, &listener.spec, served, &mut drained, &mut deadline).await {
-            goodbye(&mut conn).await;
-            return None;
+        if conn.input().is_empty() && wait(conn, None, served, &mut drained, &mut deadline).await != Came::Bytes {
+            goodbye(conn).await;
+            return false;
         }
         if served == 0 {
-            if sniff && speaks_http2(&mut conn, &mut deadline).await {
-                return Some(conn);
+            if connection.tls.is_none() && speaks_http2(conn, &mut deadline).await {
+                return true;
             }
             connection.shown.speaks(Spoken::H1);
         }
-        // Loaded anew: the configuration may have changed while nothing came.
+        if !Box::pin(busy(conn, connection, &mut served, &mut drained, &mut deadline)).await {
+            return false;
+        }
+    }
+}
+
+/// Serves requests for as long as they follow each other closely. `false`: the connection has ended.
+async fn busy(
+    conn: &mut Conn<Io>,
+    connection: &Rc<Connection>,
+    served: &mut u32,
+    drained: &mut Drained,
+    deadline: &mut Deadline,
+) -> bool {
+    connection.worker.at_work.begins(connection).await;
+    loop {
+        // Loaded anew each time: the configuration may have changed while nothing came.
         let listener = connection.listener();
         let mut request = connection.worker.lend();
         let last =
-            connection.worker.draining.is_draining() || (listener.spec.limits.requests_per_connection == served + 1);
-        let after = one(&mut conn, &connection, &listener, &mut request, &mut deadline, last).await;
+            connection.worker.draining.is_draining() || (listener.spec.limits.requests_per_connection == *served + 1);
+        let after = one(conn, connection, &listener, &mut request, deadline, last).await;
         connection.worker.give_back(request);
-        served = served.saturating_add(1);
+        *served = served.saturating_add(1);
         match after {
             After::KeepAlive => {}
-            After::Close => linger(&mut conn, &mut deadline).await,
-            After::Abort => abort(&conn),
+            After::Close => linger(conn, deadline).await,
+            After::Abort => abort(conn),
             After::Gone => {}
         }
         if after != After::KeepAlive {
-            return None;
+            return false;
+        }
+        deadline.set(Instant::now() + listener.spec.timeouts.keep_alive);
+        if !conn.input().is_empty() {
+            continue;
+        }
+        match wait(conn, Some(&connection.rest), *served, drained, deadline).await {
+            Came::Bytes => {}
+            Came::Rest => return true,
+            Came::End => {
+                goodbye(conn).await;
+                return false;
+            }
         }
     }
 }
@@ -101,27 +134,47 @@ pub(super) async fn speaks_http2(conn: &mut Conn<Io>, deadline: &mut Deadline) -
     .await
 }
 
-/// Waits for the first byte of a request, holding no memory. `false`: none will come.
+/// What ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Came {
+    /// The first bytes of a request.
+    Bytes,
+    /// Nothing for a while: it is time to rest.
+    Rest,
+    /// The client's end, a drain, or the time limit: nothing will come.
+    End,
+}
+
+/// Waits for the first byte of a request, holding no buffer, until the deadline as it is set.
 async fn wait(
     conn: &mut Conn<Io>,
-    spec: &ListenerSpec,
+    rest: Option<&Rest>,
     served: u32,
-    drained: &mut Pin<Box<dyn Future<Output = ()>>>,
+    drained: &mut Drained,
     deadline: &mut Deadline,
-) -> bool {
-    let limit = if served == 0 { spec.timeouts.head } else { spec.timeouts.keep_alive };
-    deadline.set(Instant::now() + limit);
-    poll_fn(|cx| {
+) -> Came {
+    if let Some(rest) = rest {
+        rest.waits();
+    }
+    let came = poll_fn(|cx| {
+        // First of all, because it is said once; bytes that have come are found by who goes on.
+        if rest.is_some_and(Rest::is_due) {
+            return Poll::Ready(Came::Rest);
+        }
         if let Poll::Ready(read) = conn.poll_fill(cx) {
-            return Poll::Ready(matches!(read, Ok(n) if n > 0));
+            return Poll::Ready(if matches!(read, Ok(n) if n > 0) { Came::Bytes } else { Came::End });
         }
         // A drain lets a first request in: its client has only just connected.
         if served > 0 && drained.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(false);
+            return Poll::Ready(Came::End);
         }
-        deadline.poll(cx).map(|()| false)
+        deadline.poll(cx).map(|()| Came::End)
     })
-    .await
+    .await;
+    if let Some(rest) = rest {
+        rest.works();
+    }
+    came
 }
 
 /// One request, from its head to its record. Cannot fail: what goes wrong is answered, or ends the connection.

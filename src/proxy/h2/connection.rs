@@ -23,11 +23,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use tokio::time::Instant;
 
-/// Serves until the client or a drain ends it. `front` is what was read to tell the protocol.
-pub async fn serve(stream: Io, front: Buffer, connection: Rc<Connection>) {
+/// Serves until the client or a drain ends it. The preface may have been read already.
+pub async fn serve(conn: Conn<Io>, connection: Rc<Connection>) {
     let listener = connection.listener();
     let spec = &listener.spec;
-    let Some((stream, front)) = preface(stream, front, spec).await else { return };
+    let Some((stream, front)) = preface(conn, spec).await else { return };
     let life = Rc::new(Life::new());
     let streams = Streams::default();
     let (shared, seen, next) = (Rc::clone(&connection), Rc::clone(&life), streams.clone());
@@ -69,11 +69,7 @@ pub async fn serve(stream: Io, front: Buffer, connection: Rc<Connection>) {
 }
 
 /// Reads until the client has said that it speaks HTTP/2, within the time for a head. `None`: it did not.
-async fn preface(stream: Io, front: Buffer, spec: &ListenerSpec) -> Option<(Io, Buffer)> {
-    if !front.is_empty() {
-        return Some((stream, front));
-    }
-    let mut conn = Conn::new(stream);
+async fn preface(mut conn: Conn<Io>, spec: &ListenerSpec) -> Option<(Io, Buffer)> {
     if speaks_http2(&mut conn, &mut Deadline::new(spec.timeouts.head)).await {
         return Some(conn.into_parts());
     }
