@@ -19,17 +19,29 @@ pub(super) struct Secrets {
     tasks: Tasks,
     registry: Registry,
     running: BTreeMap<Key, (Task, Desk)>,
+    followed: Arc<WantedSecrets>,
 }
 
 impl Secrets {
     /// None yet.
     pub(super) fn new(store: &Rc<Store>, shared: &Rc<watch::Shared>, tasks: &Tasks, registry: &Registry) -> Self {
         let (store, shared) = (Rc::clone(store), Rc::clone(shared));
-        Self { store, shared, tasks: tasks.clone(), registry: registry.clone(), running: BTreeMap::new() }
+        Self {
+            store,
+            shared,
+            tasks: tasks.clone(),
+            registry: registry.clone(),
+            running: BTreeMap::new(),
+            followed: Arc::default(),
+        }
     }
 
     /// Follows these and no others.
-    pub(super) fn follow(&mut self, wanted: &WantedSecrets) {
+    pub(super) fn follow(&mut self, wanted: &Arc<WantedSecrets>) {
+        if Arc::ptr_eq(wanted, &self.followed) {
+            return;
+        }
+        self.followed = Arc::clone(wanted);
         let unwanted: Vec<Key> = self.running.keys().filter(|key| !wanted.contains(*key)).cloned().collect();
         for key in unwanted {
             self.store.objects.borrow_mut().secrets.remove(&key);
@@ -37,7 +49,7 @@ impl Secrets {
                 self.store.keep_problems(&desk.name, &BTreeSet::new());
             }
         }
-        for key in wanted {
+        for key in &**wanted {
             if !self.running.contains_key(key) {
                 self.store.objects.borrow_mut().secrets.insert(key.clone(), SecretState::Unknown);
                 self.running.insert(key.clone(), self.start(key));
@@ -46,10 +58,10 @@ impl Secrets {
         self.registry.gauge(&families::KUBERNETES_OBJECTS, &[("kind", "Secret")]).set(count(self.running.len()));
     }
 
-    /// Whether something is known of each.
-    pub(super) fn known(&self, wanted: &WantedSecrets) -> bool {
+    /// Whether something is known of each that is followed.
+    pub(super) fn known(&self) -> bool {
         let objects = self.store.objects.borrow();
-        wanted.iter().all(|key| !matches!(objects.secrets.get(key), None | Some(SecretState::Unknown)))
+        !objects.secrets.values().any(|state| matches!(state, SecretState::Unknown))
     }
 
     fn start(&self, key: &Key) -> (Task, Desk) {

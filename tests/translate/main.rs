@@ -11,6 +11,7 @@
 )]
 
 mod cluster;
+mod incremental;
 mod show;
 
 use cluster::Cluster;

@@ -20,20 +20,14 @@ pub(super) struct Known {
     made: BTreeMap<Arc<str>, Used>,
     pub(super) specs: Sorted<Arc<ClusterSpec>>,
     pub(super) bindings: Sorted<Bound>,
-    edits: Edits,
+    /// What there was of those that were touched since the collections were last brought up to date.
+    touched: BTreeMap<Arc<str>, Option<(Arc<ClusterSpec>, Binding)>>,
 }
 
 #[derive(Debug)]
 struct Used {
     made: Made,
     users: SmallVec<[Rc<Owned>; 1]>,
-}
-
-/// What the collections gain and lose.
-#[derive(Debug, Default)]
-struct Edits {
-    specs: (Vec<Arc<ClusterSpec>>, Vec<Arc<ClusterSpec>>),
-    bindings: (Vec<Bound>, Vec<Bound>),
 }
 
 impl Known {
@@ -50,10 +44,11 @@ impl Known {
             let all: Vec<_> = renewed.into_iter().chain(rest).collect();
             for (name, old) in all {
                 let Some(used) = self.made.get(&name) else { continue };
-                self.edits.note(&name, old.as_ref(), Some(&used.made));
-                if old.is_some_and(|old| old.fault != used.made.fault) {
+                let Some(old) = old else { continue };
+                if old.fault != used.made.fault {
                     affected.extend(used.users.iter().map(|owned| (Rc::as_ptr(owned), Rc::clone(owned))));
                 }
+                self.touched.entry(name).or_insert(Some((old.spec, old.binding)));
             }
         }
     }
@@ -66,7 +61,7 @@ impl Known {
             }
         } else if let Some(made) = clusters.make(name) {
             let name: Arc<str> = name.into();
-            self.edits.note(&name, None, Some(&made));
+            self.touched.entry(Arc::clone(&name)).or_insert(None);
             self.made.insert(name, Used { made, users: SmallVec::from_elem(Rc::clone(owned), 1) });
         }
     }
@@ -78,7 +73,7 @@ impl Known {
         if used.users.is_empty()
             && let Some((name, used)) = self.made.remove_entry(name)
         {
-            self.edits.note(&name, Some(&used.made), None);
+            self.touched.entry(name).or_insert(Some((used.made.spec, used.made.binding)));
         }
     }
 
@@ -94,7 +89,22 @@ impl Known {
 
     /// Brings the collections up to date; whether that changed anything.
     pub(super) fn finish(&mut self) -> bool {
-        let Edits { specs, bindings } = std::mem::take(&mut self.edits);
+        let (mut specs, mut bindings) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+        for (name, old) in std::mem::take(&mut self.touched) {
+            let new = self.made.get(&name).map(|used| &used.made);
+            let both = old.as_ref().zip(new);
+            let same_spec = both.is_some_and(|((spec, _), made)| Arc::ptr_eq(spec, &made.spec));
+            let same_binding = both.is_some_and(|((_, binding), made)| *binding == made.binding);
+            let bound = |binding: &Binding| Bound { cluster: Arc::clone(&name), binding: binding.clone() };
+            if !same_binding {
+                bindings.0.extend(old.as_ref().map(|(_, binding)| bound(binding)));
+                bindings.1.extend(new.map(|made| bound(&made.binding)));
+            }
+            if !same_spec {
+                specs.0.extend(old.map(|(spec, _)| spec));
+                specs.1.extend(new.map(|made| Arc::clone(&made.spec)));
+            }
+        }
         let changed = !(specs.0.is_empty() && specs.1.is_empty() && bindings.0.is_empty() && bindings.1.is_empty());
         self.specs.edit(specs.0, specs.1);
         self.bindings.edit(bindings.0, bindings.1);
@@ -110,20 +120,5 @@ impl Used {
             made.spec = Arc::clone(&self.made.spec);
         }
         Some(std::mem::replace(&mut self.made, made))
-    }
-}
-
-impl Edits {
-    fn note(&mut self, name: &Arc<str>, old: Option<&Made>, new: Option<&Made>) {
-        let same = old.zip(new);
-        if !same.is_some_and(|(old, new)| Arc::ptr_eq(&old.spec, &new.spec)) {
-            self.specs.0.extend(old.map(|made| Arc::clone(&made.spec)));
-            self.specs.1.extend(new.map(|made| Arc::clone(&made.spec)));
-        }
-        if !same.is_some_and(|(old, new)| old.binding == new.binding) {
-            let bound = |made: &Made| Bound { cluster: Arc::clone(name), binding: Binding::clone(&made.binding) };
-            self.bindings.0.extend(old.map(bound));
-            self.bindings.1.extend(new.map(bound));
-        }
     }
 }

@@ -40,7 +40,7 @@ pub struct Translation {
     /// Which endpoints each cluster of the fragment has.
     pub bindings: Sorted<Bound>,
     /// The Secrets that are asked for.
-    pub secrets: WantedSecrets,
+    pub secrets: Arc<WantedSecrets>,
     /// What became of each routes ConfigMap.
     pub config_maps: BTreeMap<Key, Outcome>,
     /// Ingresses that are of our class: their status is ours to write.
@@ -87,7 +87,7 @@ impl Keyed for Bound {
     }
 
     fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.cluster, &other.cluster) && self.binding == other.binding
+        self == other
     }
 }
 
@@ -193,7 +193,7 @@ impl Memory {
             },
             problems: Arc::clone(&self.problems),
             bindings: settlement.known.bindings.clone(),
-            secrets: secured.wanted.clone(),
+            secrets: Arc::clone(&secured.wanted),
             config_maps: self.config_maps.iter().map(outcome).collect(),
             ingresses: settlement.ingresses.clone(),
             exposed: settlement.exposed.clone(),

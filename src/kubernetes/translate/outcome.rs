@@ -36,7 +36,7 @@ impl Keyed for Became {
     }
 
     fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.key.name, &other.key.name) && self.outcome == other.outcome
+        self == other
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Secured {
     last: LastGood,
     pub(super) tls: Arc<[TlsBinding]>,
     pub(super) certificates: Arc<[CertificateSpec]>,
-    pub(super) wanted: WantedSecrets,
+    pub(super) wanted: Arc<WantedSecrets>,
     pub(super) problems: Vec<Problem>,
     pub(super) said: Settled,
 }
@@ -51,8 +51,16 @@ impl Secured {
         let said = Settled::of(&pieces, &mut secrets, &mut problems);
         let (wanted, certificates, more, last) = secrets.finish();
         problems.extend(more);
-        (self.wanted, self.problems, self.last) = (wanted, problems, last);
-        (self.tls, self.certificates) = (tls.into(), certificates.into());
+        (self.problems, self.last) = (problems, last);
+        if *self.wanted != wanted {
+            self.wanted = Arc::new(wanted);
+        }
+        if *self.tls != *tls {
+            self.tls = tls.into();
+        }
+        if *self.certificates != *certificates {
+            self.certificates = certificates.into();
+        }
         let before = std::mem::replace(&mut self.said, said);
         Some(before.differences(&self.said))
     }

@@ -284,3 +284,59 @@ proptest! {
         prop_assert_eq!(build(&one), build(&other));
     }
 }
+
+/// A route that says in its name what it is, so that it has no last good version which is another one.
+fn named((hosts, path, target, at): (usize, usize, usize, usize)) -> RouteSpec {
+    let hosts = [&["a.test"][..], &["b.test"], &["a.test", "b.test"], &["*.test", "a.test"], &[]][hosts];
+    let path = ["/", "/a", "/a/", "/a/b", "=/a", "~/a.*", "~^/.*$", "~("][path];
+    let target = ["c", "d", "e", "none"][target];
+    let listeners = [&[][..], &["http"], &["other"], &["third", "http"], &["nowhere"]][at];
+    let mut route = to(&format!("{hosts:?} {path} {target} {listeners:?}"), path, target);
+    route.hosts = spec("", hosts, "/").hosts;
+    route.listeners = listeners.iter().map(|name| (*name).to_owned()).collect();
+    route
+}
+
+/// Everything that can be told of a snapshot.
+fn told((snapshot, problems): &(Snapshot, Vec<Problem>)) -> impl PartialEq + std::fmt::Debug + use<> {
+    let names = |routes: Vec<&Arc<Route>>| routes.iter().map(|route| route.spec.name.clone()).collect::<Vec<_>>();
+    let tables: Vec<_> = snapshot.listeners.iter().map(|l| (l.spec.name.clone(), names(l.table.routes()))).collect();
+    let shared: Vec<_> = snapshot.listeners.iter().map(|l| Arc::as_ptr(&l.table)).collect();
+    let shared: Vec<_> = shared.iter().map(|table| shared.iter().position(|other| other == table)).collect();
+    let lines: Vec<String> = crate::snapshot::list(snapshot).iter().map(ToString::to_string).collect();
+    let clusters: Vec<_> = snapshot.clusters.iter().map(|held| format!("{:?}", held.cluster.spec())).collect();
+    let whole = snapshot.routes.iter().all(|route| still_there(route, &snapshot.clusters));
+    (names(snapshot.routes.iter().collect()), tables, (shared, whole), lines, clusters, problems.clone())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn what_was_compiled_before_makes_no_difference(
+        rounds in prop::collection::vec(
+            (
+                prop::collection::vec((0usize..5, 0usize..8, 0usize..4, 0usize..5), 0..12),
+                prop::sample::subsequence(vec!["c", "d", "e"], 0..=3),
+                prop::sample::subsequence(vec!["http", "other", "third"], 0..=3),
+                (0u32..3, any::<bool>()),
+            ),
+            1..8,
+        ),
+    ) {
+        let mut incremental = (Snapshot::default(), Vec::new());
+        let (mut merger, mut known) = (crate::source::merge::Merger::default(), std::collections::HashMap::new());
+        for (routes, clusters, listeners, (max_idle, anew)) in rounds {
+            if anew {
+                known.clear();
+            }
+            let mut wanted = model(Vec::new(), &clusters);
+            let routes = routes.into_iter().map(|route| Arc::clone(known.entry(route).or_insert_with(|| named(route).into())));
+            wanted.routes = routes.collect();
+            wanted.listeners = listeners.into_iter().map(listener).collect();
+            wanted.clusters.iter_mut().take(1).for_each(|cluster| Arc::make_mut(cluster).max_idle = max_idle);
+            let (model, _) = merger.merge(&[Arc::new(wanted.into())]);
+            incremental = super::compile(&model, &incremental.0, &registry());
+            prop_assert_eq!(told(&incremental), told(&super::compile(&model, &Snapshot::default(), &registry())));
+        }
+    }
+}
