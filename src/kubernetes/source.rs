@@ -23,9 +23,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// After a translation, changes are collected for so long, or for as long as the translation took.
-const HOLD: Duration = Duration::from_millis(6);
+/// After a translation, changes are collected for so long, or for some times as long as the translation took: publishing takes about
+/// as long again, and the control thread has other things to do.
+const HOLD: Duration = Duration::from_millis(1);
 const LONGEST_HOLD: Duration = Duration::from_millis(100);
+const HOLD_FACTOR: u32 = 4;
 /// How long a change waits for a Secret that nothing asked for before it. Without, a host would have its route, and a TLS alert.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often it is said what the gate waits for before it is ready.
@@ -164,17 +166,16 @@ impl Work {
         store.seen();
         let mut translation =
             translate(&store.objects.borrow(), &self.source.settings, &self.namespace, &mut self.memory);
-        let took = started.elapsed();
-        self.took.observe(took);
+        self.took.observe(started.elapsed());
         self.secrets.follow(&translation.secrets);
-        if !self.secrets.known(&translation.secrets) && self.may_wait() {
+        if !self.secrets.known() && self.may_wait() {
             return Instant::now();
         }
         self.patience = None;
         self.delivered = true;
         let fragment = std::mem::take(&mut translation.fragment);
         self.deliver(fragment, Rc::new(translation));
-        Instant::now() + took.clamp(HOLD, LONGEST_HOLD)
+        Instant::now() + (started.elapsed() * HOLD_FACTOR).clamp(HOLD, LONGEST_HOLD)
     }
 
     /// Before the first delivery a Secret is waited for however long it takes.

@@ -40,6 +40,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 /// How long is waited after a change for the ones that belong to it.
 const DEBOUNCE: Duration = Duration::from_millis(100);
+/// How many times as long as it takes to compare all Ingresses is waited before they are compared again: of thousands, that takes
+/// milliseconds of the thread that publishes changes.
+const RARE: u32 = 200;
 /// How often everything is compared again without a change: what was put off is written then.
 const TICK: Duration = Duration::from_secs(2);
 /// How many objects are planned at a time; what changes while they are written counts for the next.
@@ -144,6 +147,7 @@ impl Writer<'_> {
             until(&mut leading).await;
             let translated = translations.borrow_and_update().clone();
             let gates = standing.borrow_and_update().clone();
+            let started = Instant::now();
             let changes = match (translated, gates) {
                 (Some(translated), Some(gates)) => {
                     let objects = self.inputs.learnt.objects.borrow();
@@ -151,6 +155,7 @@ impl Writer<'_> {
                 }
                 _ => Vec::new(),
             };
+            let took = started.elapsed();
             for change in &changes {
                 sleep_until(pace.take(Instant::now())).await;
                 if !*leading.borrow() {
@@ -166,7 +171,7 @@ impl Writer<'_> {
                     () = changed(&mut leading) => {}
                     () = sleep(TICK) => {}
                 }
-                sleep(DEBOUNCE).await;
+                sleep(DEBOUNCE.max(took * RARE)).await;
             }
         }
     }
