@@ -25,7 +25,9 @@ pub enum Refused {
     TargetMalformed,
     #[error("the path holds a character that readers take differently")]
     PathAmbiguous,
-    #[error("a header name holds other characters than letters, digits and hyphens")]
+    #[error(
+        "a header name holds other characters than letters, digits and hyphens, or is nearly one that ends a message"
+    )]
     HeaderName,
     #[error("a header value begins or ends with a blank")]
     HeaderValue,
@@ -112,11 +114,34 @@ fn check_fields(head: &RequestHead) -> Result<(), Refused> {
         if field.id == FieldId::Expect && !field.value.eq_ignore_ascii_case(b"100-continue") {
             return Err(Refused::Expectation);
         }
-        if field.id == FieldId::Other && !field.name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-') {
+        if field.id == FieldId::Other && (!is_plain(field.name) || resembles_framing(field.name)) {
             return Err(Refused::HeaderName);
         }
     }
     Ok(())
+}
+
+fn is_plain(name: &[u8]) -> bool {
+    name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
+}
+
+/// `Transfer---Encoding`, `-Content-Length`, `TransferxEncoding`: nobody's fields, but to a reader that forgives a sign those two that
+/// end a message.
+fn resembles_framing(name: &[u8]) -> bool {
+    if name.len() < 13 || !matches!(name.first(), Some(b't' | b'T' | b'c' | b'C' | b'-')) {
+        return false;
+    }
+    let letters = || name.iter().filter(|b| **b != b'-').map(u8::to_ascii_lowercase);
+    let count = letters().count();
+    let same = |(first, last): &(&[u8], &[u8])| {
+        let between = count.checked_sub(first.len() + last.len());
+        between.is_some_and(|n| {
+            n <= 1
+                && letters().take(first.len()).eq(first.iter().copied())
+                && letters().skip(first.len() + n).eq(last.iter().copied())
+        })
+    };
+    [(&b"transfer"[..], &b"encoding"[..]), (b"content", b"length")].iter().any(same)
 }
 
 /// RFC 9113 section 8.2.1. The next reader, of HTTP/1, sees the value without them: what was checked here would be another value.
@@ -241,7 +266,8 @@ fn decimal_port(text: &[u8]) -> Option<u16> {
 
 fn read_query(head: &mut RequestHead, query: Option<&[u8]>) -> Result<(), Refused> {
     let Some(query) = query else { return Ok(()) };
-    if !query.iter().all(|b| b.is_ascii_graphic() && *b != b'#') {
+    // RFC 3986 section 3.4. HTTP/2 could not carry the last three.
+    if !query.iter().all(|b| b.is_ascii_graphic() && !matches!(b, b'#' | b'"' | b'<' | b'>')) {
         return Err(Refused::TargetMalformed);
     }
     head.has_query = true;
@@ -289,7 +315,10 @@ mod tests {
 
     #[test]
     fn a_target_has_no_fragment_and_the_form_of_its_version() {
-        assert_eq!(request("/a?b#c", &["a"]).unwrap_err(), Refused::TargetMalformed);
+        for target in ["/a?b#c", "/a?\"b\"", "/?<", "/?>", "/?\u{e4}"] {
+            assert_eq!(request(target, &["a"]).unwrap_err(), Refused::TargetMalformed, "{target}");
+        }
+        assert_eq!(request("/?{}|^`[]%zz", &["a"]).map(|h| h.query), Ok("{}|^`[]%zz".into()));
         assert_eq!(request("http://a.test?x", &["a.test"]).map(|h| (h.path, h.query)), Ok(("/".into(), "x".into())));
         for target in ["http://a.test/", "http://b.test/", "a", "*x", ""] {
             let mut head = RequestHead { version: Version::Http2, ..RequestHead::default() };
@@ -319,7 +348,19 @@ mod tests {
         }
         assert_eq!(with(Method::GET, "expect", "100-Continue"), Ok(()));
         assert_eq!(with(Method::GET, "expect", "x"), Err(Refused::Expectation));
-        assert_eq!(with(Method::GET, "Transfer_Encoding", "chunked"), Err(Refused::HeaderName));
+        for name in [
+            "Transfer_Encoding",
+            "Transfer---Encoding",
+            "-content-length",
+            "Content-Length-",
+            "Trans-fer-Encoding",
+            "TransferxEncoding",
+        ] {
+            assert_eq!(with(Method::GET, name, "chunked"), Err(Refused::HeaderName), "{name}");
+        }
+        for name in ["X-Content-Length", "Content-Encoded-Length", "Content-Encoding", "-", "X"] {
+            assert_eq!(with(Method::GET, name, "5"), Ok(()), "{name}");
+        }
         assert_eq!(request("*", &["a"]).unwrap_err(), Refused::TargetMalformed);
     }
 

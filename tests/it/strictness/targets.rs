@@ -33,7 +33,22 @@ async fn a_target_that_names_a_host_agrees_with_the_host_field() {
 async fn a_request_target_has_one_of_the_forms_of_its_method() {
     let gate = Gate::start().await;
     let line = |line: &str| format!("{line} HTTP/1.1\r\nHost: a.test\r\n\r\n");
-    for target in ["*", "a", "a.test", "a.test:80", "?x", "/a#b", "/?a#b", "#", "*/", "/a?\u{e4}", "/\u{e4}"] {
+    for target in [
+        "*",
+        "a",
+        "a.test",
+        "a.test:80",
+        "?x",
+        "/a#b",
+        "/?a#b",
+        "#",
+        "*/",
+        "/a?\u{e4}",
+        "/\u{e4}",
+        "/?\"",
+        "/?<",
+        "/?>",
+    ] {
         gate.refuses(line(&format!("GET {target}")), 400, "target_malformed").await;
     }
     gate.refuses(line("POST *"), 400, "target_malformed").await;
