@@ -1,6 +1,6 @@
 # Everything one does with this repository from a shell; `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help test prerequisites control-plane fmt lint doc unit bench demo cluster image
+.PHONY: help test prerequisites control-plane fmt lint doc unit fuzz bench demo cluster image
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -38,6 +38,11 @@ doc: ## Documentation with warnings denied
 
 unit: ## The fast tests alone, those that stand beside the code
 	cargo test --lib
+
+# `make test` tries 2000 inputs of each property; CASES=10000000 is a night.
+CASES ?= 1000000
+fuzz: ## The properties of messages (heads, chunks, paths, hosts, PROXY headers, hellos) with CASES inputs each, some minutes
+	TIDEGATE_FUZZ_CASES=$(CASES) cargo test --locked --profile quick --test messages
 
 bench: ## Tidegate beside HAProxy and nginx (needs root for a network namespace; see benches/README.md)
 	cargo bench --bench versus

@@ -1,0 +1,21 @@
+//! Is what goes on one message, the same to every reader, whatever came?
+//!
+//! The whole engine without sockets: [`gate`] takes bytes, cut as one likes, and gives what an upstream would receive or why not.
+//! [`readers`] read that again, three of them that know nothing of ours. `make fuzz` runs the properties for longer.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that fails should fail where it stands"
+)]
+#![allow(unreachable_pub, reason = "a test binary has no outside")]
+
+mod cases;
+mod gate;
+mod guardian;
+mod mutate;
+mod parsers;
+mod readers;
+mod requests;
+mod responses;
+mod script;
