@@ -125,42 +125,44 @@ fn relay(
         Ok(()) => {}
         Err(RelayError::Source(BodyError::Truncated | BodyError::Io(_))) => return Outcome::Cut,
         Err(RelayError::Source(error)) => {
-            assert!(
-                !chunked || !sent.ends_with(b"\r\n0\r\n\r\n"),
-                "a broken body ends cleanly: {}",
-                sent.escape_ascii()
-            );
+            let ended = chunked && unchunk(&sent[head..]).is_some();
+            assert!(!ended, "a broken body ends cleanly: {}", sent.escape_ascii());
             return refused(&ProxyError::BodyBroken(error));
         }
         Err(RelayError::Sink(error)) => panic!("more or less body than was announced: {error}"),
     }
-    let body = if chunked { unchunk(&sent[head..], trailers) } else { sent[head..].to_vec() };
+    let body = if chunked {
+        let (body, found) = unchunk(&sent[head..]).expect("an end");
+        trailers.extend(found);
+        body
+    } else {
+        sent[head..].to_vec()
+    };
     assert_eq!(body.len() as u64, moved);
     let (stream, unread) = from.into_parts();
     let rest = [unread.bytes(), &stream.rest()].concat();
     Outcome::Passed { sent, body, rest }
 }
 
-/// Our own chunks, which are the simplest there are.
-fn unchunk(mut text: &[u8], trailers: &mut Vec<(String, Vec<u8>)>) -> Vec<u8> {
+/// Our own chunks, which are the simplest there are, and their trailers; `None` where they have no end.
+fn unchunk(mut text: &[u8]) -> Option<(Vec<u8>, Vec<(String, Vec<u8>)>)> {
     let mut body = Vec::new();
     loop {
-        let end = text.windows(2).position(|pair| pair == b"\r\n").expect("a size line");
+        let end = text.windows(2).position(|pair| pair == b"\r\n")?;
         let size = usize::from_str_radix(std::str::from_utf8(&text[..end]).unwrap(), 16).expect("a size");
         text = &text[end + 2..];
         if size == 0 {
             break;
         }
-        body.extend_from_slice(&text[..size]);
-        text = text[size..].strip_prefix(b"\r\n").expect("the end of a chunk");
+        body.extend_from_slice(text.get(..size)?);
+        text = text[size..].strip_prefix(b"\r\n")?;
     }
     let mut lines = [httparse::EMPTY_HEADER; 64];
     let httparse::Status::Complete((end, lines)) = httparse::parse_headers(text, &mut lines).unwrap() else {
-        panic!("trailers without end: {}", text.escape_ascii());
+        return None;
     };
     assert_eq!(end, text.len(), "something follows the end");
-    trailers.extend(lines.iter().map(|line| (line.name.to_ascii_lowercase(), line.value.to_vec())));
-    body
+    Some((body, lines.iter().map(|line| (line.name.to_ascii_lowercase(), line.value.to_vec())).collect()))
 }
 
 fn refused(error: &ProxyError) -> Outcome {
