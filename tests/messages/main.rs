@@ -14,6 +14,7 @@ mod cases;
 mod gate;
 mod guardian;
 mod mutate;
+mod nginx;
 mod parsers;
 mod readers;
 mod requests;
