@@ -46,6 +46,10 @@ curl curl
 openssl openssl
 nginx nginx-light
 nghttp nghttp2-client
+haproxy haproxy
+wrk wrk
+slowhttptest slowhttptest
+python3 python3
 strace strace
 nft nftables
 chromium chromium
@@ -86,7 +90,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "prerequisites: installing ${packages[*]}"
     export DEBIAN_FRONTEND=noninteractive
-    # RUNLEVEL=1 keeps a freshly installed nginx from taking port 80.
+    # RUNLEVEL=1 keeps a freshly installed nginx from taking port 80, and HAProxy from starting.
     apt-get update -qq && RUNLEVEL=1 $install -qq || fail "could not install; this command failed: $install"
   else
     fail "missing: ${missing[*]}; on Debian this installs them: sudo $install"

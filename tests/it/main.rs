@@ -21,6 +21,7 @@ mod errors;
 mod filters;
 mod forwarded;
 mod grpc;
+mod haproxy;
 mod health;
 mod http1;
 mod http2;

@@ -1,89 +1,38 @@
-//! Does it work with the programs that people use: curl before it, nginx behind it?
+//! Does it work with the programs that people use: curl, wrk and Python before it, nginx behind it? And with those that attack?
 
 use crate::harness::certs::Authority;
-use crate::harness::proxy::{everything_to, routes};
+use crate::harness::program::{Program, output_of};
+use crate::harness::proxy::{Proxy, everything_to, route_to, routes};
 use crate::harness::upstream::Upstream;
-use crate::harness::{until, within};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use tokio::net::TcpStream;
 
 async fn curl(arguments: &[&str]) -> (i32, String) {
-    let output = tokio::process::Command::new("curl")
-        .args(["--silent", "--show-error", "--max-time", "15", "--noproxy", "*"])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = within("curl", output).await.unwrap();
-    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    (output.status.code().unwrap_or(-1), text)
+    let common = ["--silent", "--show-error", "--max-time", "15", "--noproxy", "*"];
+    output_of("curl", &[&common, arguments].concat()).await
 }
 
-/// nginx with a configuration of its own, on a port that it was given.
-struct Nginx {
-    child: Child,
-    address: String,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Nginx {
-    /// Serves `size` bytes under `/file`, and what `locations` say.
-    async fn start(size: usize, locations: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
-        std::fs::write(path.join("file"), vec![b'x'; size]).unwrap();
-        loop {
-            // nginx cannot be given port 0. Another process may take the port in between: then the next one is tried.
-            let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-            let root = path.display();
-            let config = format!(
-                "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log;\n\
-                 events {{ worker_connections 64; }}\n\
-                 http {{ access_log off; client_body_temp_path {root}; proxy_temp_path {root}; fastcgi_temp_path {root};\n\
-                 uwsgi_temp_path {root}; scgi_temp_path {root};\n\
-                 server {{ listen {address}; root {root}; {locations} }} }}\n"
-            );
-            std::fs::write(path.join("nginx.conf"), config).unwrap();
-            let mut child = nginx(path);
-            let ended = until("nginx", || {
-                let ended = child.try_wait().unwrap().is_some();
-                let address = address.clone();
-                async move { (ended || TcpStream::connect(address).await.is_ok()).then_some(ended) }
-            })
-            .await;
-            if !ended {
-                return Self { child, address, _folder: folder };
-            }
-            let log = std::fs::read_to_string(path.join("error.log")).unwrap_or_default();
-            assert!(log.contains("Address already in use"), "nginx: {log}");
-        }
-    }
-}
-
-fn nginx(folder: &Path) -> Child {
-    let program = ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "nginx"].into_iter().find(|p| Path::new(p).exists());
-    Command::new(program.unwrap_or("nginx"))
-        .args(["-p", folder.to_str().unwrap(), "-c", "nginx.conf", "-e", "stderr"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("nginx is installed")
+/// nginx that serves `size` bytes under `/file`, and what `locations` say.
+async fn nginx(size: usize, locations: &str) -> Program {
+    Program::start("nginx", |folder, address| {
+        std::fs::write(folder.join("file"), vec![b'x'; size]).unwrap();
+        let root = folder.display();
+        let config = format!(
+            "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log;\n\
+             events {{ worker_connections 64; }}\n\
+             http {{ access_log off; client_body_temp_path {root}; proxy_temp_path {root}; fastcgi_temp_path {root};\n\
+             uwsgi_temp_path {root}; scgi_temp_path {root};\n\
+             server {{ listen {address}; root {root}; {locations} }} }}\n"
+        );
+        std::fs::write(folder.join("nginx.conf"), config).unwrap();
+        vec!["-p".into(), folder.display().to_string(), "-c".into(), "nginx.conf".into(), "-e".into(), "stderr".into()]
+    })
+    .await
 }
 
 #[tokio::test]
 async fn curl_gets_pages_over_http1_http2_and_tls_from_nginx() {
-    let nginx = Nginx::start(100_000, "").await;
+    let server = nginx(100_000, "").await;
     let authority = Authority::new("tests");
-    let proxy = routes(everything_to(&[&nginx.address]))
+    let proxy = routes(everything_to(&[&server.address]))
         .http("")
         .https("")
         .certificate("a", &authority.issue(&["a.test"]))
@@ -146,8 +95,8 @@ async fn curl_notices_a_response_that_is_cut() {
 
 #[tokio::test]
 async fn nginx_ranges_caching_and_errors_pass_unchanged() {
-    let nginx = Nginx::start(1000, "location /teapot { return 418 short; }").await;
-    let proxy = routes(everything_to(&[&nginx.address])).start().await;
+    let server = nginx(1000, "location /teapot { return 418 short; }").await;
+    let proxy = routes(everything_to(&[&server.address])).start().await;
     let mut client = proxy.client().await;
     let whole = client.get("a.test", "/file").await;
     let (etag, modified) = (whole.get("etag").unwrap().to_owned(), whole.get("last-modified").unwrap().to_owned());
@@ -169,12 +118,83 @@ async fn a_load_of_streams_from_nghttp2_comes_through_whole() {
     let up = Upstream::text("hello").await;
     let proxy = routes(everything_to(&[&up])).start().await;
     let url = format!("http://{}/", proxy.http().await);
-    let output = tokio::process::Command::new("h2load")
-        .args(["-n", "500", "-c", "4", "-m", "16", &url])
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = within("h2load", output).await.unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
+    let (_, text) = output_of("h2load", &["-n", "500", "-c", "4", "-m", "16", &url]).await;
     assert!(text.contains("500 succeeded, 0 failed, 0 errored, 0 timeout"), "{text}");
+}
+
+#[tokio::test]
+async fn a_load_of_requests_from_wrk_is_answered_whole() {
+    let up = Upstream::text("hello").await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let url = format!("http://{}/", proxy.http().await);
+    let (code, text) = output_of("wrk", &["-t", "1", "-c", "16", "-d", "1s", &url]).await;
+    assert!(code == 0 && text.contains("requests in"), "{text}");
+    assert!(!text.contains("Socket errors") && !text.contains("Non-2xx"), "{text}");
+}
+
+/// Runs an attack with 50 connections for some seconds; others are served meanwhile.
+async fn attack(proxy: &Proxy, arguments: &[&str]) -> String {
+    let url = format!("http://{}/", proxy.http().await);
+    let common = ["-c", "50", "-r", "50", "-i", "1", "-l", "3", "-u", &url];
+    let arguments = [&common, arguments].concat();
+    let running = output_of("slowhttptest", &arguments);
+    let others = async {
+        for _ in 0..20 {
+            assert_eq!(proxy.get("a.test", "/").await.text(), "ok");
+        }
+    };
+    let ((_, text), ()) = tokio::join!(running, others);
+    text
+}
+
+#[tokio::test]
+async fn slow_heads_and_slow_bodies_are_cut_off_and_hold_up_nobody() {
+    let up = Upstream::text("ok").await;
+    let text = route_to(&[&up], "idle_timeout: 300ms", "outlier: off");
+    let proxy = routes(text).http("timeouts: { head: 500ms }").start().await;
+    for (mode, reason) in [(&["-H"][..], "head_timeout"), (&["-B", "-t", "POST", "-s", "8192"], "body_timeout")] {
+        let text = attack(&proxy, mode).await;
+        let cut = proxy.metric("tidegate_own_responses_total", &[&format!("reason=\"{reason}\"")]).await;
+        assert!(cut >= 50.0, "{reason}: {cut}\n{text}");
+    }
+}
+
+/// Oddities that other clients do not do: chunks from an iterator, HTTP/1.0, a request in pieces, two in one piece.
+const ODD: &str = r#"
+import http.client, socket, sys
+host, port = sys.argv[1].split(":")
+conn = http.client.HTTPConnection(host, int(port), timeout=10)
+conn.request("POST", "/", body=iter([b"hel", b"", b"lo"]), headers={"Host": "a.test"})
+print(conn.getresponse().read().decode())
+conn.request("PUT", "/", body=b"", headers={"Host": "a.test"})
+put = conn.getresponse()
+print(put.status, len(put.read()))
+conn.request("HEAD", "/", headers={"Host": "a.test"})
+print(len(conn.getresponse().read()))
+conn.close()
+old = http.client.HTTPConnection(host, int(port), timeout=10)
+old._http_vsn, old._http_vsn_str = 10, "HTTP/1.0"
+old.request("POST", "/", body=b"old", headers={"Host": "a.test"})
+print(old.getresponse().read().decode())
+raw = socket.create_connection((host, int(port)), 10)
+raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+one = b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\n"
+for byte in one + b"one":
+    raw.sendall(bytes([byte]))
+raw.sendall((one + b"two") + (one.replace(b"1.1\r\n", b"1.1\r\nConnection: close\r\n") + b"end"))
+data = b""
+while True:
+    piece = raw.recv(65536)
+    if not piece:
+        break
+    data += piece
+print(" ".join(part.rsplit(b"\r\n\r\n", 1)[-1].decode() for part in data.split(b"HTTP/1.1 200 OK")[1:]))
+"#;
+
+#[tokio::test]
+async fn python_sends_oddities_and_each_is_understood() {
+    let up = Upstream::echo().await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let (code, text) = output_of("python3", &["-c", ODD, &proxy.http().await.to_string()]).await;
+    assert_eq!((code, text.as_str()), (0, "hello\n200 0\n0\nold\none two end\n"));
 }

@@ -8,6 +8,7 @@ pub mod certs;
 pub mod client;
 pub mod frames;
 pub mod h2;
+pub mod program;
 pub mod proxy;
 pub mod upstream;
 pub mod websocket;
