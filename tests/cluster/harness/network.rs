@@ -48,9 +48,11 @@ const NODES: [(&str, &str); 3] = [("node-a", "east"), ("node-b", "east"), ("node
 /// Lays the bridge and the nodes. Once in a sandbox.
 pub fn lay() -> Result<Vec<Node>, String> {
     let nodes: Vec<Node> = NODES.iter().zip(1..).map(|((name, zone), number)| Node::new(name, zone, number)).collect();
+    // Of its own address: else it has the lowest of whoever is on it, which changes as gates come and go, and those who have learnt
+    // the one before it reach nobody for half a minute.
     ip(
         &[],
-        "link set lo up\nlink add br0 type bridge\naddr add 10.240.0.1/16 dev br0\n\
+        "link set lo up\nlink add br0 address 02:00:0a:f0:00:01 type bridge\naddr add 10.240.0.1/16 dev br0\n\
          addr add fd00:240::1/64 dev br0 nodad\nlink set br0 up",
     )?;
     for node in &nodes {
