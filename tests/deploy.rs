@@ -45,7 +45,11 @@ fn the_chart_and_the_overlays_agree_object_by_object() {
 fn what_the_gate_may_do_is_listed_here_and_nothing_else() {
     let looks = ["services list watch", "discovery.k8s.io/endpointslices list watch"];
     let writes = ["networking.k8s.io/ingresses/status patch", "events.k8s.io/events create patch"];
-    let own = ["configmaps list patch watch", "coordination.k8s.io/leases create get list patch", "secrets list watch"];
+    let own = [
+        "configmaps list patch watch",
+        "coordination.k8s.io/leases create delete get list patch",
+        "secrets list watch",
+    ];
     let cluster: BTreeSet<&str> = [
         &looks[..],
         &writes,

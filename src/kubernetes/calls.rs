@@ -1,4 +1,4 @@
-//! How is the API server asked to write? Thinly: a path and JSON in, what matters of the answer out.
+//! How is the API server asked to write and to delete? Thinly: a path and JSON in, what matters of the answer out.
 //!
 //! Writes are JSON merge patches of exactly the fields that are ours, by the field manager `tidegate`. Server-side apply would
 //! give the same and more than is wanted: it needs `force` as soon as another manager has touched a field, takes away fields that
@@ -8,13 +8,16 @@
 use super::client::Connection;
 use crate::telemetry::{Counter, Registry, families};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::{Value, json};
 use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::timeout;
+
+/// A time as the API writes it, and the time between two.
+pub(super) use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// How long one answer may take; below the time for which a lease holds, so that one lost request costs no leadership.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -101,6 +104,14 @@ impl Calls {
             .header("accept", kind.accept())
             .header("content-type", "application/merge-patch+json");
         self.counted(kind, self.ask(kind, request, body.to_string().into_bytes()).await)
+    }
+
+    /// Deletes an object that is still of this version.
+    pub(super) async fn delete(&self, kind: Kind, path: &str, version: &str) -> Result<(), Refusal> {
+        let request = http::Request::delete(path).header("accept", METADATA).header("content-type", "application/json");
+        let body = json!({"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"resourceVersion": version}});
+        let answer = self.ask::<IgnoredAny>(kind, request, body.to_string().into_bytes()).await;
+        self.counted(kind, answer.map(drop))
     }
 
     async fn ask<T: DeserializeOwned>(
@@ -204,7 +215,7 @@ fn is_ending(error: &kube::Error) -> bool {
 
 /// The time as the API writes it, to the microsecond. For readers only: nothing here is decided by anybody's calendar.
 pub(super) fn timestamp() -> String {
-    format!("{:.6}", k8s_openapi::jiff::Timestamp::now())
+    format!("{:.6}", Timestamp::now())
 }
 
 #[cfg(test)]

@@ -4,14 +4,18 @@ use crate::beside;
 use crate::harness::gate::Gate;
 use crate::harness::suite::Case;
 use crate::harness::test::Test;
-use crate::harness::{LONG, SOON, eventually, holds};
+use crate::harness::{AGES, LONG, SOON, eventually, holds};
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::ListParams;
+use std::collections::BTreeSet;
 
 pub const CASES: &[Case] = &[
     beside!(another_gate_leads_when_the_leader_is_killed),
     beside!(another_gate_leads_at_once_when_the_leader_ends),
     beside!(a_gate_that_may_not_write_serves_all_the_same),
     beside!(a_gate_that_is_told_to_writes_nothing),
+    beside!(the_lease_of_a_gate_that_is_gone_for_good_is_deleted_and_no_other),
 ];
 
 async fn another_gate_leads_when_the_leader_is_killed(test: Test) {
@@ -51,6 +55,31 @@ async fn a_gate_that_is_told_to_writes_nothing(test: Test) {
     let asked = test.cluster.audit(&test.gate_user());
     let other: Vec<_> = asked.iter().filter(|r| !["list", "watch"].contains(&r.verb.as_str())).collect();
     assert!(!asked.is_empty() && other.is_empty(), "{other:?}");
+}
+
+async fn the_lease_of_a_gate_that_is_gone_for_good_is_deleted_and_no_other(test: Test) {
+    test.lease_of_a_gate("gone", "2026-01-01T00:00:00.000000Z").await;
+    test.lease_of_a_gate("just-now", &format!("{:.6}", Timestamp::now())).await;
+    // Somebody else's, as old.
+    test.apply(
+        "{ apiVersion: coordination.k8s.io/v1, kind: Lease, metadata: { name: other }, spec: { renewTime: \"2026-01-01T00:00:00.000000Z\" } }",
+    )
+    .await;
+    let gate = test.gate("node-a").start().await;
+    eventually(LONG, || async { holds(leads(&gate).await, || "the only gate does not lead".into()) }).await;
+    eventually(AGES, || async {
+        let there: BTreeSet<String> = leases(&test).await;
+        holds(!there.contains("tidegate-gate-gone"), || format!("{there:?}"))
+    })
+    .await;
+    let left = ["other", "tidegate-gate-just-now", "tidegate-gate-node-a", "tidegate-leader"].map(str::to_owned);
+    assert_eq!(leases(&test).await, left.into());
+    assert_eq!(gate.metric("tidegate_kubernetes_write_failures_total", &["lease"]).await, 0.0, "{}", gate.log());
+}
+
+async fn leases(test: &Test) -> BTreeSet<String> {
+    let all = test.api::<Lease>().list(&ListParams::default()).await.unwrap();
+    all.items.into_iter().filter_map(|lease| lease.metadata.name).collect()
 }
 
 /// The verbs on leases in the Role of the gates, taken away but for reading.

@@ -10,7 +10,7 @@ use crate::harness::gate::Gate;
 use crate::harness::pki::Authority;
 use crate::harness::suite::Case;
 use crate::harness::test::Test;
-use crate::harness::{LONG, SOON, eventually, holds};
+use crate::harness::{AGES, SOON, eventually, holds};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -89,7 +89,7 @@ fn ingress_of(class: &str) -> String {
 
 /// Waits until the audit log has this.
 async fn done(test: &Test, verb: &str, resource: &str) {
-    eventually(LONG, || async {
+    eventually(AGES, || async {
         let records = test.cluster.audit(&test.gate_user());
         let found = records.iter().any(|r| r.verb == verb && r.resource == resource && r.code < 400);
         let same: Vec<_> = records.iter().filter(|r| r.resource == resource).collect();
@@ -122,9 +122,11 @@ async fn life(test: &Test, gate: &Gate) {
     .await;
     // The mistake comes back: its Event is there and is written on.
     routes(test, &wrong).await;
+    test.lease_of_a_gate("node-that-was", "2026-01-01T00:00:00.000000Z").await;
     done(test, "patch", "events.events.k8s.io").await;
     done(test, "patch", "ingresses.networking.k8s.io/status").await;
     done(test, "patch", "configmaps").await;
+    done(test, "delete", "leases.coordination.k8s.io").await;
 }
 
 async fn a_gate_asks_for_nothing_it_may_not_and_uses_every_verb_it_has(test: Test) {

@@ -2,11 +2,27 @@
 //!
 //! A gate is alive when its Lease was renewed within its duration by the leader's own clock. A leader that has just begun has
 //! seen each Lease once and cannot know which are kept alive: those gates are in doubt, and what was published of them stays.
+//!
+//! The Lease of a node that was removed would stay for ever. It may be deleted when the leader has seen no sign of life and what
+//! stands in it is old too: here alone a calendar is asked, because a leader that begins must not begin to wait anew. A clock
+//! that is hours wrong costs nothing but a write: a gate whose Lease is gone makes it again.
 
 use super::{DURATION, Record};
+use crate::kubernetes::calls::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// How old the last sign of life in a Lease is when its gate is gone for good: longer than a machine takes to be mended or moved.
+const FORGOTTEN: SignedDuration = SignedDuration::from_hours(1);
+/// How long a leader looks at a Lease before it deletes it: until the gate is dead by its own clock, and for as long again, in
+/// which its addresses are taken out of Ingresses.
+const LOOKED_AT: Duration = DURATION.saturating_mul(2);
+/// Leases that are deleted between two looks at all, which must not wait for long.
+const AT_ONCE: usize = 5;
+/// When a deletion that was refused is tried again.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// All gates that have a Lease.
 #[derive(Debug, Default)]
@@ -23,6 +39,10 @@ struct Gate {
     renewed: bool,
     ready: bool,
     addresses: Vec<IpAddr>,
+    /// resourceVersion: what changes meanwhile is not deleted.
+    version: String,
+    /// When it was to be deleted.
+    given_up: Option<Instant>,
 }
 
 /// What of the gates is published.
@@ -62,6 +82,18 @@ impl Gates {
         }
         standing
     }
+
+    /// Some Leases whose gates are gone for good, each by name and version. They count as deleted for a while.
+    pub(in crate::kubernetes) fn forgotten(&mut self, now: Instant, today: Timestamp) -> Vec<(String, String)> {
+        let gone = |gate: &Gate| now >= gate.since + LOOKED_AT && gate.is_old(today);
+        let due = |gate: &Gate| gone(gate) && gate.given_up.is_none_or(|at| now >= at + AGAIN);
+        let all = self.known.iter_mut().filter(|(_, gate)| due(gate)).take(AT_ONCE);
+        all.map(|(name, gate)| {
+            gate.given_up = Some(now);
+            (name.clone(), gate.version.clone())
+        })
+        .collect()
+    }
 }
 
 impl Gate {
@@ -69,12 +101,18 @@ impl Gate {
         let (holder, renewed, transitions) = record.pulse();
         let pulse = (holder.to_owned(), renewed.to_owned(), transitions);
         let addresses = record.addresses().split(',').filter_map(|a| a.trim().parse().ok()).collect();
-        let (since, renewed) = match old {
-            Some(old) if old.pulse == pulse => (old.since, old.renewed),
-            Some(_) => (now, true),
-            None => (now, made),
+        let (since, renewed, given_up) = match old {
+            Some(old) if old.pulse == pulse => (old.since, old.renewed, old.given_up),
+            Some(_) => (now, true, None),
+            None => (now, made, None),
         };
-        Self { pulse, since, renewed, ready: record.is_ready(), addresses }
+        Self { pulse, since, renewed, ready: record.is_ready(), addresses, version: record.version.clone(), given_up }
+    }
+
+    /// Whether what stands in it says that it was renewed long ago; what is no time says nothing.
+    fn is_old(&self, today: Timestamp) -> bool {
+        let (_, renewed, _) = &self.pulse;
+        renewed.parse::<Timestamp>().is_ok_and(|renewed| today.duration_since(renewed) >= FORGOTTEN)
     }
 }
 
@@ -126,6 +164,46 @@ mod tests {
         gates.listed(vec![], now);
         gates.listed(vec![gate("a", "192.0.2.1", true, 1)], now);
         assert_eq!(texts(&gates.standing(now).live), ["192.0.2.1"]);
+    }
+
+    #[test]
+    fn a_lease_that_is_old_and_was_looked_at_without_a_sign_of_life_is_forgotten_and_no_other() {
+        let (mut gates, start) = (Gates::default(), Instant::now());
+        let today: Timestamp = "2026-11-25T12:00:00Z".parse().unwrap();
+        let of = |name: &str, renewed: &str| Record {
+            renewed: renewed.into(),
+            version: format!("{name}7"),
+            ..gate(name, "192.0.2.1", false, 1)
+        };
+        let seen = |beat: u32| {
+            let alive = format!("2026-11-25T10:00:0{beat}.000000Z");
+            let recent = of("recent", "2026-11-25T11:00:01.000000Z");
+            // A gate whose clock is two hours behind, one that went today, and what says nothing of a time or of one to come.
+            let odd = [of("odd", "yesterday"), of("none", ""), of("ahead", "2026-11-27T00:00:00Z")];
+            [vec![of("gone", "2026-11-25T10:59:59.000000Z"), of("behind", &alive), recent], odd.into()].concat()
+        };
+        gates.listed(seen(0), start);
+        assert_eq!(gates.forgotten(start, today), []);
+        gates.listed(seen(1), start + DURATION);
+        assert_eq!(gates.forgotten(start + DURATION, today), []);
+        let now = start + LOOKED_AT;
+        gates.listed(seen(2), now);
+        assert_eq!(gates.forgotten(now, today), [("gone".to_owned(), "gone7".to_owned())]);
+        gates.listed(seen(3), now);
+        assert_eq!(gates.forgotten(now, today), [], "asked once");
+        gates.listed(seen(4), now + AGAIN);
+        assert_eq!(gates.forgotten(now + AGAIN, today).len(), 1, "and once more where it is still there");
+    }
+
+    #[test]
+    fn of_many_old_leases_some_are_forgotten_at_once_and_the_rest_later() {
+        let (mut gates, start) = (Gates::default(), Instant::now());
+        let today: Timestamp = "2026-11-25T12:00:00Z".parse().unwrap();
+        let old = |n: usize| Record { renewed: "2026-11-01T00:00:00Z".into(), ..gate(&format!("g{n}"), "", false, 1) };
+        gates.listed((0..AT_ONCE + 2).map(old).collect(), start);
+        let now = start + LOOKED_AT;
+        let counts = [(); 3].map(|()| gates.forgotten(now, today).len());
+        assert_eq!(counts, [AT_ONCE, 2, 0]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::election::{self, Election};
 use super::gates::{Gates, Standing};
 use super::presence::{self, Presence};
 use super::{DURATION, GATE_LABEL, LEADER, Record, Wire, WireList, collection};
-use crate::kubernetes::calls::{Calls, Kind, Refusal};
+use crate::kubernetes::calls::{Calls, Kind, Refusal, Timestamp};
 use crate::lifecycle::Readiness;
 use crate::telemetry::Gauge;
 use serde_json::Value;
@@ -126,6 +126,7 @@ impl Keeper {
                         listed = asked;
                         gates.listed(records, asked);
                         say(Some(gates.standing(asked)));
+                        self.forget(&mut gates, asked).await;
                     }
                     // Who did not look cannot say that a gate is dead.
                     Err(_) if asked >= listed + DURATION / 2 => {
@@ -140,6 +141,18 @@ impl Keeper {
                 }
             }
             say(None);
+        }
+    }
+
+    /// Deletes the Leases of gates that are gone for good.
+    async fn forget(&self, gates: &mut Gates, now: Instant) {
+        for (name, version) in gates.forgotten(now, Timestamp::now()) {
+            let path = format!("{}/{name}", self.path);
+            // Later again: nothing depends on it, and an API server that is slow must not keep us from looking who lives.
+            if self.calls.delete(Kind::Lease, &path, &version).await.is_err() {
+                return;
+            }
+            tracing::info!(lease = name, "the gate is gone for good, and its Lease with it");
         }
     }
 

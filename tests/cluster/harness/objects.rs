@@ -4,6 +4,7 @@ use super::gate::Gate;
 use super::pki::Identity;
 use super::test::{Pod, Test};
 use super::{AGES, SOON, eventually, holds};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ListParams, Patch, PatchParams};
@@ -111,6 +112,18 @@ impl Test {
             said.insert(gate.get("shop.test", "/").await?.expect(200)?.echo()?.address);
         }
         Ok(said)
+    }
+
+    /// A Lease by which a gate on this node said that it was ready, last at this time.
+    pub async fn lease_of_a_gate(&self, node: &str, renewed: &str) {
+        let name = format!("tidegate-gate-{node}");
+        let annotations = json!({ "tidegate.io/addresses": "192.0.2.99", "tidegate.io/ready": "true" });
+        let metadata = json!({ "name": name, "labels": { "tidegate.io/gate": "true" }, "annotations": annotations });
+        let spec = json!({ "holderIdentity": "tidegate-x", "leaseDurationSeconds": 15, "renewTime": renewed });
+        let object = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec,
+        });
+        self.put::<Lease>(&name, &object).await;
     }
 
     /// Waits for a problem that the gate tells of something whose place has this in it; as JSON.
