@@ -10,7 +10,7 @@ pub mod connect;
 pub mod endpoint;
 mod hash;
 pub mod health;
-mod io;
+pub(crate) mod io;
 pub mod limits;
 mod meters;
 mod outlier;

@@ -14,6 +14,7 @@ use std::time::Duration;
 pub const CASES: &[Case] = &[
     beside!(every_node_port_is_found_and_the_printed_commands_close_all_that_can_be_replaced),
     beside!(a_node_port_and_a_gate_that_answer_the_same_are_told_so),
+    beside!(ports_of_http_2_and_of_an_ingress_controller_are_compared_too),
     beside!(who_may_read_services_alone_still_learns_what_is_open),
     beside!(a_guarded_cluster_refuses_new_node_ports_and_leaves_old_ones_alone),
     beside!(the_printed_rules_close_node_ports_and_nothing_else),
@@ -138,6 +139,49 @@ async fn a_node_port_and_a_gate_that_answer_the_same_are_told_so(test: Test) {
     let nobody = audit(&test, &["--verify", "--gate", "127.0.0.1:1", "--node", &address]).await;
     let said = String::from_utf8(nobody.stdout).unwrap();
     assert!(said.contains("unreachable") && nobody.status.code() == Some(1), "{said}");
+}
+
+async fn ports_of_http_2_and_of_an_ingress_controller_are_compared_too(test: Test) {
+    let pod = test.cluster.node("node-b").pod(48);
+    test.apply(
+        "{ apiVersion: v1, kind: Service, metadata: { name: quick, annotations: { external-dns.alpha.kubernetes.io/hostname: quick.test } }, spec: { type: NodePort, ports: [{ name: grpc, port: 9000 }] } }
+---
+{ apiVersion: v1, kind: Service, metadata: { name: edge, labels: { app.kubernetes.io/name: ingress-nginx } }, spec: { type: NodePort, ports: [{ name: http, port: 80 }] } }
+---
+{ apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: { name: web }, spec: { ingressClassName: nginx, rules: [{ host: ingress.test, http: { paths: [{ path: /, pathType: Prefix, backend: { service: { name: web, port: { number: 80 } } } }] } }] } }",
+    )
+    .await;
+    let node = Machine::new(&test);
+    for service in ["quick", "edge"] {
+        let port = test.kubectl(&["get", "service", service, "-o", "jsonpath={.spec.ports[0].nodePort}"]).await;
+        node.forward(port.parse().unwrap(), pod);
+    }
+    let file = test.cluster.folder.join(format!("{}-both.yaml", test.namespace));
+    let write = |quick: &str, ingress: &str| {
+        let clusters =
+            format!("clusters:\n  web: \"{pod}:8080\"\n  quick: {{ endpoints: [\"{pod}:8080\"], protocol: http2 }}\n");
+        std::fs::write(&file, format!("quick.test/: {quick}\ningress.test/: {ingress}\n---\n{clusters}")).unwrap();
+    };
+    write("quick", "web");
+    let gate = test.gate("node-a").section("sources", &format!("{{ routes: {} }}", file.display())).start().await;
+    let (at, address) = (gate.http().to_string(), node.place.v4.to_string());
+    let flags = ["--verify", "--gate", &at, "--node", &address, "--format", "json", "--timeout", "10s"];
+    let compared = async || {
+        let output = audit(&test, &flags).await;
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["not_compared"], serde_json::json!([]), "{json}");
+        let one = |c: &Value| format!("{} {}", text(c, "host"), text(c, "verdict"));
+        let all: Vec<String> = json["comparisons"].as_array().unwrap().iter().map(one).collect();
+        (all, output.status.code())
+    };
+    let said = |all: [&str; 2]| all.map(str::to_owned).to_vec();
+    assert_eq!(compared().await, (said(["ingress.test same", "quick.test same"]), Some(0)));
+    write("quick", "{ respond: 404 }");
+    gate.answers("ingress.test", "/", 404).await;
+    assert_eq!(compared().await, (said(["ingress.test differs", "quick.test same"]), Some(1)));
+    write("{ respond: 404 }", "web");
+    gate.answers("quick.test", "/", 404).await;
+    assert_eq!(compared().await, (said(["ingress.test same", "quick.test differs"]), Some(1)));
 }
 
 async fn who_may_read_services_alone_still_learns_what_is_open(test: Test) {

@@ -39,7 +39,8 @@ where they are forbidden, and changes nothing. --probe and --verify send GET req
 
 Exit status: 0 nothing opens node ports; 1 something does; 2 the cluster could not be read.
 With --verify: 0 both ways answer the same for all that Tidegate replaces; 1 something answers differently or not at all;
-2 nothing was compared, or not everything that Tidegate replaces, such as ports of HTTP/2 alone: the answer names each.
+2 nothing was compared, or not everything that Tidegate replaces, such as the port of an Ingress controller without Ingresses:
+the answer names each. Ports of HTTP/2 and gRPC are asked in HTTP/2, those of Ingress controllers for what their Ingresses say.
 Ports that it does not replace are named too; --format patches leaves them open. 0 also where nothing opens node ports.
 With --firewall and --guard: 0 it was printed.";
 

@@ -159,8 +159,7 @@ fn node_port_service(name: &str, ports: &[(&str, u16, u16)]) -> serde_json::Valu
 fn a_comparison_that_compared_nothing_is_no_success() {
     let verify = "--verify --gate 127.0.0.1:1 --node 127.0.0.1 --timeout 100ms";
     let open = [
-        (node_port_service("grpc", &[("grpc", 9000, 30900)]), "shop/grpc 30900/TCP: it speaks HTTP/2 alone"),
-        (node_port_service("traefik", &[("web", 80, 30080)]), "shop/traefik 30080/TCP: no route"),
+        (node_port_service("traefik", &[("web", 80, 30080)]), "shop/traefik 30080/TCP: no Ingress is known"),
         (node_port_service("db", &[("", 5432, 30432)]), "shop/db 30432/TCP: PostgreSQL is no HTTP"),
     ];
     for (service, why) in open {
@@ -168,6 +167,8 @@ fn a_comparison_that_compared_nothing_is_no_success() {
         assert_eq!(code, ExitCode::from(super::super::BROKEN), "{text}");
         assert!(text.contains(why), "{text}");
     }
+    let (text, code) = printed_of(&[node_port_service("grpc", &[("grpc", 9000, 1)])], verify);
+    assert_eq!(code, ExitCode::from(FAILED), "it is asked, and nobody answers: {text}");
     let inner = serde_json::json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "a", "namespace": "b" },
         "spec": { "type": "ClusterIP", "ports": [{ "port": 80 }] } });
     let (text, code) = printed_of(&[inner], verify);

@@ -3,12 +3,14 @@
 //! No certificate is verified here: nothing secret is sent, and a self-signed pod or a gate without its certificates yet must be
 //! comparable too. What serves traffic verifies always (`tls::client`).
 
+use crate::upstream::io::Beside;
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
@@ -55,6 +57,8 @@ pub(super) struct Question {
     pub(super) at: Vec<SocketAddr>,
     /// Whether by TLS.
     pub(super) tls: bool,
+    /// Whether in HTTP/2: with prior knowledge in cleartext, offered alone in TLS.
+    pub(super) http2: bool,
     /// The host; it is the server name of TLS too.
     pub(super) host: String,
     /// The path.
@@ -84,29 +88,47 @@ impl Question {
         let ends = stream.peer_addr().and_then(|peer| Ok((peer, stream.local_addr()?.ip())));
         let (peer, local) = ends.map_err(AskError::Connect)?;
         let (status, headers, body) = match self.tls {
-            true => self.over(secure(stream, &self.host).await?).await?,
+            true => self.over(secure(stream, &self.host, self.http2).await?).await?,
             false => self.over(stream).await?,
         };
         let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
         Ok(Answer { peer, local, status, content_type, body })
     }
 
-    async fn over(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(u16, HeaderMap, Bytes), AskError> {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    async fn over<S>(&self, stream: S) -> Result<Heard, AskError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        if self.http2 {
+            let scheme = if self.tls { "https" } else { "http" };
+            let request = Request::get(format!("{scheme}://{}{}", self.host, self.path)).header(USER_AGENT, AGENT);
+            let request = request.body(Full::<Bytes>::default())?;
+            let (mut sender, connection) = http2::handshake(Beside::default(), TokioIo::new(stream)).await?;
+            return beside(connection, async { heard(sender.send_request(request).await?).await }).await;
+        }
         let request = Request::get(&self.path).header(HOST, &self.host).header(USER_AGENT, AGENT);
         let request = request.header(CONNECTION, "close").body(Full::<Bytes>::default())?;
-        let exchange = async {
-            let (head, body) = sender.send_request(request).await?.into_parts();
-            let body = Limited::new(body, LONGEST).collect().await.map_err(AskError::Body)?;
-            Ok((head.status.as_u16(), head.headers, body.to_bytes()))
-        };
-        // The connection runs while the exchange does, without a task of its own.
-        let (mut connection, mut exchange) = (pin!(connection), pin!(exchange));
-        tokio::select! {
-            biased;
-            done = &mut exchange => done,
-            _ = &mut connection => exchange.await,
-        }
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        beside(connection, async { heard(sender.send_request(request).await?).await }).await
+    }
+}
+
+/// Status, fields and body.
+type Heard = (u16, HeaderMap, Bytes);
+
+async fn heard(response: Response<Incoming>) -> Result<Heard, AskError> {
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, LONGEST).collect().await.map_err(AskError::Body)?;
+    Ok((head.status.as_u16(), head.headers, body.to_bytes()))
+}
+
+/// The connection runs while the exchange does, without a task of its own.
+async fn beside<T>(connection: impl Future, exchange: impl Future<Output = T>) -> T {
+    let (mut connection, mut exchange) = (pin!(connection), pin!(exchange));
+    tokio::select! {
+        biased;
+        done = &mut exchange => done,
+        _ = &mut connection => exchange.await,
     }
 }
 
@@ -127,13 +149,13 @@ pub(super) async fn connect(at: &[SocketAddr], patience: Duration) -> Result<Tcp
 }
 
 /// TLS with whatever certificate there is. An address as host sends no server name.
-pub(super) async fn secure(stream: TcpStream, host: &str) -> Result<TlsStream<TcpStream>, AskError> {
+pub(super) async fn secure(stream: TcpStream, host: &str, http2: bool) -> Result<TlsStream<TcpStream>, AskError> {
     let wrong = |error: rustls::Error| AskError::Tls(io::Error::other(error));
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier = Arc::new(Anyone(provider.signature_verification_algorithms.supported_schemes()));
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(wrong)?;
     let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![if http2 { b"h2".to_vec() } else { b"http/1.1".to_vec() }];
     let name = ServerName::try_from(host.to_owned()).map_err(|error| AskError::Tls(io::Error::other(error)))?;
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(AskError::Tls)
 }
@@ -174,5 +196,45 @@ impl ServerCertVerifier for Anyone {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::service::service_fn;
+    use std::convert::Infallible;
+    use std::net::Ipv4Addr;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn who_speaks_http_2_alone_answers_a_question_in_it_and_no_other() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let at = vec![listener.local_addr().unwrap()];
+        let serve = async {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let service = service_fn(|request: Request<Incoming>| async move {
+                    let said = format!("{:?} {} {:?}", request.version(), request.uri(), request.headers()[USER_AGENT]);
+                    Ok::<_, Infallible>(Response::builder().status(415).body(Full::<Bytes>::from(said)).unwrap())
+                });
+                let server = hyper::server::conn::http2::Builder::new(Beside::default());
+                // How it ends is up to the questions.
+                let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            }
+        };
+        let ask = async |http2| {
+            let question = Question { at: at.clone(), tls: false, http2, host: "a.test".into(), path: "/x".into() };
+            question.ask(Duration::from_secs(5)).await
+        };
+        tokio::select! {
+            () = serve => unreachable!(),
+            () = async {
+                let answer = ask(true).await.unwrap();
+                let said = format!("HTTP/2.0 http://a.test/x {AGENT:?}");
+                assert_eq!((answer.status, answer.body), (415, said.into()));
+                assert!(matches!(ask(false).await, Err(AskError::Exchange(_))));
+            } => {}
+        }
     }
 }

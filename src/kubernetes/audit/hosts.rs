@@ -123,7 +123,8 @@ fn published(service: &Service, cluster: &str) -> Vec<Route> {
         .collect()
 }
 
-fn from_ingress(path: &IngressPath, cluster: &str) -> Route {
+/// The route of a path of an Ingress.
+pub(super) fn from_ingress(path: &IngressPath, cluster: &str) -> Route {
     let ingress = format!("Ingress {}/{}", path.namespace, path.ingress);
     let written = if path.path.is_empty() { "/" } else { &path.path };
     // A prefix of an Ingress is one of whole segments, as a prefix of a route is.

@@ -1,5 +1,6 @@
 //! What can be replaced, by what, and what cannot?
 
+use super::front::{self, front_of, ingress_controller, replaced_controller};
 use super::hosts::Hosts;
 use super::inventory::{Inventory, Port, Service};
 use super::patch::{Patch, Patches};
@@ -57,6 +58,7 @@ impl Judge<'_> {
             };
             let routes =
                 if replace && front.is_none() { self.routes(service, place, &speaks, &ports) } else { Vec::new() };
+            let front = front.map(|called| front::served(self.inventory, service, port, called));
             if replace {
                 replaced.push(place);
             }
@@ -72,6 +74,7 @@ impl Judge<'_> {
                 replace,
                 why,
                 routes,
+                front,
             });
         }
         let replace = verdict(ports.iter().filter(|p| p.replace).count(), ports.len());
@@ -218,40 +221,6 @@ fn beside<'a>(service: &'a Service, spoken: &[Speaks]) -> Option<&'a Port> {
         speaks.protocol == Protocol::Http && front_of(service, port, speaks).is_none()
     };
     service.ports.iter().zip(spoken).find(http).map(|(port, _)| port)
-}
-
-/// Ingress controllers by the usual label.
-const CONTROLLERS: &[(&str, &str)] = &[
-    ("ingress-nginx", "ingress-nginx"),
-    ("nginx-ingress", "NGINX Ingress Controller"),
-    ("traefik", "Traefik"),
-    ("haproxy-ingress", "HAProxy Ingress"),
-    ("kubernetes-ingress", "HAProxy Kubernetes Ingress"),
-    ("contour", "Contour"),
-];
-
-fn ingress_controller(service: &Service) -> Option<&'static str> {
-    let label = service.labels.get("app.kubernetes.io/name")?;
-    CONTROLLERS.iter().find(|(name, _)| name == label).map(|(_, called)| *called)
-}
-
-/// The Ingress controller whose Ingresses a port serves, by what such ports are called and numbered. A controller carries other
-/// things beside them (tcp-services of ingress-nginx, entry points of Traefik), which are ports like those of any Service; so is
-/// one that something else speaks at, whatever its number.
-fn front_of(service: &Service, port: &Port, speaks: &Speaks) -> Option<&'static str> {
-    let app_protocol = port.app_protocol.as_deref().unwrap_or_default().to_ascii_lowercase();
-    let app_protocol = app_protocol.rsplit('/').next().unwrap_or_default();
-    let usual = ["http", "https", "web", "websecure"].contains(&port.name.to_ascii_lowercase().as_str())
-        || ["http", "https", "h2c"].contains(&app_protocol)
-        || [80, 443, 8080, 8443].contains(&port.port);
-    let http = port.transport == "TCP" && usual && speaks.protocol != Protocol::Other;
-    ingress_controller(service).filter(|_| http)
-}
-
-fn replaced_controller(called: &str) -> String {
-    format!(
-        "{called} is an Ingress controller: Tidegate takes its place, give its Ingresses the class tidegate; no route is needed"
-    )
 }
 
 /// Who writes the Service, where that is to be seen on it.

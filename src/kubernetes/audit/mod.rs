@@ -10,6 +10,7 @@
 mod ask;
 pub mod document;
 pub mod firewall;
+mod front;
 pub mod guard;
 mod hosts;
 pub mod inventory;

@@ -64,7 +64,7 @@ async fn speaks(at: &[SocketAddr], patience: Duration) -> Speaks {
         return speaks.clone();
     }
     if let Ok(stream) = connect(at, patience).await
-        && timeout(patience, secure(stream, "node")).await.is_ok_and(|tls| tls.is_ok())
+        && timeout(patience, secure(stream, "node", false)).await.is_ok_and(|tls| tls.is_ok())
     {
         return Speaks::new(Protocol::Tls, "it answered a TLS handshake");
     }

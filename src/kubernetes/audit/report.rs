@@ -125,6 +125,9 @@ pub struct OpenPort {
     pub why: String,
     /// Routes that replace it.
     pub routes: Vec<Route>,
+    /// What an Ingress controller serves at it, which needs no route; `None`: it is no such port.
+    #[serde(skip)]
+    pub front: Option<Vec<Route>>,
 }
 
 /// Counts of endpoints.

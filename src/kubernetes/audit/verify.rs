@@ -2,7 +2,8 @@
 //!
 //! Each route is asked for at its node port and at the gate, by GET, with the same host and path. The node port is asked twice: a body
 //! that changes by itself cannot be compared. Nor can one that echoes the request, because the gate adds fields; but it
-//! shows whose address the service saw.
+//! shows whose address the service saw. A port that speaks HTTP/2 alone is asked in it at both ends; one of gRPC answers a GET by
+//! refusing it, which must be the same refusal.
 //!
 //! What is replaced without a comparison is named with its reason: who closes ports by the answer must not take silence for sameness.
 
@@ -129,9 +130,10 @@ impl Verify {
     async fn route(&self, inventory: &Inventory, service: &OpenService, port: &OpenPort, route: &Route) -> Comparison {
         let (host, path) = self.asked_for(route);
         let at = self.nodes(inventory, service, port.node_port);
-        let (tls, verdict) = (port.speaks.protocol == Protocol::Tls, Sameness::Unreachable);
+        let (tls, http2) = (port.speaks.protocol == Protocol::Tls, port.speaks.protocol == Protocol::Http2);
+        let verdict = Sameness::Unreachable;
         let (why, service, node_port) = (Vec::new(), service.key(), port.node_port);
-        let node = Question { at, tls, host: host.clone(), path: path.clone() };
+        let node = Question { at, tls, http2, host: host.clone(), path: path.clone() };
         let gate = Question { at: vec![self.gate], tls: self.tls, ..node.clone() };
         let mut comparison = Comparison { service, node_port, host, path, verdict, why, node: None, gate: None };
         let asked = tokio::join!(node.ask(self.patience), node.ask(self.patience), gate.ask(self.patience));
@@ -170,10 +172,14 @@ impl Verify {
     }
 }
 
-/// The routes that take the place of a port. A port of TLS that is replaced has none of its own: those of its Service's HTTP
-/// port answer https too, so that they are what it must be compared with before it is closed.
+/// The routes that take the place of a port. That of an Ingress controller has what its Ingresses say. A port of TLS that is
+/// replaced has none of its own: those of its Service's HTTP port answer https too, so that they are what it must be compared
+/// with before it is closed.
 fn routes<'a>(service: &'a OpenService, port: &'a OpenPort) -> &'a [Route] {
     let beside = || service.ports.iter().find(|p| p.speaks.protocol == Protocol::Http && !p.routes.is_empty());
+    if let Some(routes) = &port.front {
+        return routes;
+    }
     match port.speaks.protocol {
         Protocol::Tls if port.replace && port.routes.is_empty() => beside().map_or(&[], |http| &http.routes),
         _ => &port.routes,
@@ -182,9 +188,11 @@ fn routes<'a>(service: &'a OpenService, port: &'a OpenPort) -> &'a [Route] {
 
 /// Why a port is not asked; `None`: it is.
 fn silence(port: &OpenPort, routes: &[Route]) -> Option<String> {
-    match port.speaks.protocol {
+    match &port.front {
         _ if !port.replace => Some(port.why.clone()),
-        Protocol::Http2 => Some("it speaks HTTP/2 alone, which is not compared".into()),
+        Some(none) if none.is_empty() => {
+            Some("no Ingress is known that it serves, so there is nothing to ask for".into())
+        }
         _ => routes.is_empty().then(|| format!("no route to ask for: {}", port.why)),
     }
 }
@@ -311,8 +319,23 @@ mod tests {
         let why = |port: &OpenPort| silence(port, &port.routes);
         assert_eq!(why(&open(Protocol::Http, true, &["a.test"])), None);
         assert_eq!(why(&open(Protocol::Other, false, &[])).as_deref(), Some("because"));
-        assert!(why(&open(Protocol::Http2, true, &["a.test"])).unwrap().contains("HTTP/2"));
+        assert_eq!(why(&open(Protocol::Http2, true, &["a.test"])), None);
         assert_eq!(why(&open(Protocol::Http, true, &[])).as_deref(), Some("no route to ask for: because"));
+    }
+
+    #[test]
+    fn a_port_of_an_ingress_controller_is_compared_by_its_ingresses() {
+        let front = |hosts: &[&str]| OpenPort {
+            front: Some(open(Protocol::Http, true, hosts).routes),
+            ..open(Protocol::Tls, true, &[])
+        };
+        let ports = vec![front(&["a.test"]), open(Protocol::Http, true, &["metrics.test"])];
+        let service = OpenService { ports, ..OpenService::default() };
+        let asked = routes(&service, &service.ports[0]);
+        assert_eq!(asked.iter().map(|route| route.host.as_str()).collect::<Vec<_>>(), ["a.test"]);
+        assert_eq!(silence(&service.ports[0], asked), None);
+        let none = front(&[]);
+        assert!(silence(&none, routes(&service, &none)).unwrap().contains("no Ingress"));
     }
 
     #[test]
