@@ -21,6 +21,7 @@ mod install;
 mod leader;
 mod outages;
 mod rbac;
+mod protocols;
 mod routes;
 mod secrets;
 mod sources;
@@ -39,6 +40,7 @@ const SCENARIOS: &[Scenarios] = &[
     ("outages", outages::CASES),
     ("rbac", rbac::CASES),
     ("routes", routes::CASES),
+    ("protocols", protocols::CASES),
     ("secrets", secrets::CASES),
     ("sources", sources::CASES),
     ("status", status::CASES),

@@ -16,6 +16,8 @@ pub const CASES: &[Case] = &[
     beside!(a_secret_that_comes_after_its_route_is_served),
     beside!(a_secret_that_is_not_there_costs_its_own_host_alone),
     beside!(an_ingress_of_another_namespace_has_tls_once_its_owner_gives_the_secret),
+    beside!(clients_of_a_host_are_verified_by_the_authorities_of_a_secret_and_by_the_next_ones),
+    beside!(an_upstream_is_verified_by_the_authorities_of_a_secret_and_by_the_next_ones),
 ];
 
 const HOST: &str = "shop.test";
@@ -140,4 +142,67 @@ async fn an_ingress_of_another_namespace_has_tls_once_its_owner_gives_the_secret
     shop.kubectl(&["create", "rolebinding", "tidegate-secrets", "--clusterrole=tidegate-secrets", &account]).await;
     // A refusal is asked again after some seconds.
     eventually(LONG, || async { gate.get_tls(HOST, "/", authority.trusted()).await?.expect(200) }).await;
+}
+
+async fn clients_of_a_host_are_verified_by_the_authorities_of_a_secret_and_by_the_next_ones(test: Test) {
+    let (authority, old, new) = (Authority::new("test"), Authority::new("old"), Authority::new("new"));
+    let of = |signer: &Authority| authority.trusted_by(&signer.issue_client("alice", None));
+    let (by_old, by_new) = (of(&old), of(&new));
+    test.certificate("shop-cert", &authority.issue(&[HOST])).await;
+    test.authorities("clients", &old.pem).await;
+    test.endpoints("web", &[(test.cluster.node("node-b").pod(46), "node-b")]).await;
+    let tls = "{ certificate: shop-cert, client_auth: { ca: clients } }";
+    test.routes("shop", &route(&test).replace("shop-cert", tls)).await;
+    let gate = test.gate("node-a").start().await;
+    // The same client each time, with the sessions that it keeps: none may outlive what let it in.
+    let lets_in = async |client: &std::sync::Arc<rustls::ClientConfig>| {
+        gate.get_tls(HOST, "/", client.clone()).await.and_then(|answer| answer.expect(200)).map(drop)
+    };
+    eventually(SOON, || lets_in(&by_old)).await;
+    for stranger in [&authority.trusted(), &by_new] {
+        lets_in(stranger).await.unwrap_err();
+    }
+    test.authorities("clients", &format!("{}{}", old.pem, new.pem)).await;
+    eventually(SOON, || lets_in(&by_new)).await;
+    lets_in(&by_old).await.unwrap();
+    test.authorities("clients", &new.pem).await;
+    eventually(SOON, || async { holds(lets_in(&by_old).await.is_err(), || "the old ones still let in".into()) }).await;
+    lets_in(&by_new).await.unwrap();
+    lets_in(&authority.trusted()).await.unwrap_err();
+    // What is no authority leaves those before it, and opens nothing.
+    test.authorities("clients", "no certificate").await;
+    test.problem_of(&gate, "clients").await;
+    lets_in(&by_new).await.unwrap();
+    lets_in(&authority.trusted()).await.unwrap_err();
+}
+
+async fn an_upstream_is_verified_by_the_authorities_of_a_secret_and_by_the_next_ones(test: Test) {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let pod = test.cluster.node("node-b").pod(47);
+    let shows = |signer: &Authority| {
+        test.cluster.echoes.identities.show(pod, &signer.issue(&["web.inside"]), None);
+        // Connections that stand were verified when they were made.
+        test.cluster.echoes.kill(pod).unwrap();
+        test.cluster.echoes.revive(pod).unwrap();
+    };
+    test.endpoints("web", &[(pod, "node-b")]).await;
+    let web = test.to("web");
+    let settings = format!("clusters: {{ \"{web}\": {{ tls: {{ ca: inside, server_name: web.inside }} }} }}\n");
+    test.routes("shop", &format!("{HOST}/: {web}\n{settings}")).await;
+    shows(&old);
+    let gate = test.gate("node-a").start().await;
+    // Before they are there nothing is sent.
+    gate.answers(HOST, "/", 503).await;
+    test.authorities("inside", &old.pem).await;
+    assert!(gate.answers(HOST, "/", 200).await.echo().unwrap().tls.is_some());
+    shows(&new);
+    gate.answers(HOST, "/", 502).await;
+    test.authorities("inside", &format!("{}{}", old.pem, new.pem)).await;
+    gate.answers(HOST, "/", 200).await;
+    shows(&old);
+    gate.answers(HOST, "/", 200).await;
+    test.authorities("inside", &new.pem).await;
+    gate.answers(HOST, "/", 502).await;
+    shows(&new);
+    gate.answers(HOST, "/", 200).await;
 }

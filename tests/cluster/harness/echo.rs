@@ -1,26 +1,18 @@
 //! What answers at the address of a pod?
 //!
-//! One listener for all addresses of a node. It tells which of them was asked, so that each pod answers as itself. Paths with a
-//! meaning: `/status/503` answers so, `/wait/500` answers after so many milliseconds.
+//! One listener for all addresses of a node. It tells which of them was asked, so that each pod answers as itself; what it says
+//! and how stands in [`speak`].
 //!
 //! A pod that the cluster has removed answers no more: its connections are reset, and its address is not reachable until
 //! another pod has it. Addresses that the kubelet gives to nobody always answer.
 
-use super::http::Echo;
 use super::network::Node;
-use bytes::Bytes;
+use super::speak::{self, Identities};
 use futures_util::TryStreamExt;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::runtime::watcher::{self, Event, watcher};
 use std::collections::{HashMap, HashSet};
-use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,6 +27,8 @@ pub const PORTS: [u16; 2] = [8080, 8081];
 pub struct Echoes {
     dead: Arc<watch::Sender<HashSet<IpAddr>>>,
     open: Arc<Open>,
+    /// What pods show to whom comes with TLS.
+    pub identities: Arc<Identities>,
     nodes: Vec<Node>,
     /// Cut and mended one at a time.
     cutting: Mutex<()>,
@@ -55,18 +49,19 @@ impl Echoes {
             }
         }
         let open = Arc::<Open>::default();
-        let (seen, opened) = (Arc::clone(&dead), Arc::clone(&open));
+        let identities = Arc::<Identities>::default();
+        let (seen, opened, shown) = (Arc::clone(&dead), Arc::clone(&open), Arc::clone(&identities));
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 for listener in listeners {
                     let listener = TcpListener::from_std(listener).unwrap();
-                    tokio::spawn(accept(listener, Arc::clone(&seen), Arc::clone(&opened)));
+                    tokio::spawn(accept(listener, Arc::clone(&seen), Arc::clone(&opened), Arc::clone(&shown)));
                 }
                 std::future::pending::<()>().await;
             });
         });
-        Ok(Self { dead, open, nodes: nodes.to_vec(), cutting: Mutex::new(()), followed: Mutex::default() })
+        Ok(Self { dead, open, identities, nodes: nodes.to_vec(), cutting: Mutex::new(()), followed: Mutex::default() })
     }
 
     /// A pod dies without a word to anybody: its connections are reset, and its address is not reachable any more.
@@ -202,7 +197,12 @@ impl Drop for OpenOne {
     }
 }
 
-async fn accept(listener: TcpListener, dead: Arc<watch::Sender<HashSet<IpAddr>>>, open: Arc<Open>) {
+async fn accept(
+    listener: TcpListener,
+    dead: Arc<watch::Sender<HashSet<IpAddr>>>,
+    open: Arc<Open>,
+    identities: Arc<Identities>,
+) {
     loop {
         // Running out of descriptors passes.
         let Ok((stream, _)) = listener.accept().await else {
@@ -211,49 +211,27 @@ async fn accept(listener: TcpListener, dead: Arc<watch::Sender<HashSet<IpAddr>>>
         };
         let Ok(local) = stream.local_addr() else { continue };
         let local = SocketAddr::new(local.ip().to_canonical(), local.port());
-        let (dead, one) = (dead.subscribe(), OpenOne::new(&open, local.ip()));
+        let (dead, one, identities) = (dead.subscribe(), OpenOne::new(&open, local.ip()), Arc::clone(&identities));
         tokio::spawn(async move {
-            serve(stream, local, dead).await;
+            serve(stream, local, dead, &identities).await;
             // Closed by now.
             drop(one);
         });
     }
 }
 
-async fn serve(stream: TcpStream, local: SocketAddr, mut dead: watch::Receiver<HashSet<IpAddr>>) {
-    // The same socket by another number, to reset it while hyper has it.
+async fn serve(
+    stream: TcpStream,
+    local: SocketAddr,
+    mut dead: watch::Receiver<HashSet<IpAddr>>,
+    identities: &Identities,
+) {
+    // The same socket by another number, to reset it while another has it.
     let Ok(socket) = stream.as_fd().try_clone_to_owned() else { return };
-    let connection =
-        http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(move |request| answer(request, local)));
     tokio::select! {
-        // What the other side does is up to the tests.
-        _ = connection => {}
+        _ = speak::serve(stream, local, identities) => {}
         _ = dead.wait_for(|dead| dead.contains(&local.ip())) => {
             let _ = socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO));
         }
     }
-}
-
-async fn answer(request: Request<Incoming>, local: SocketAddr) -> Result<Response<Full<Bytes>>, Infallible> {
-    let (head, body) = request.into_parts();
-    let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-    let length = body.collect().await.map(|body| body.to_bytes().len()).unwrap_or_default();
-    let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let echo = Echo {
-        address: local.ip(),
-        port: local.port(),
-        method: head.method.to_string(),
-        host: head.headers.get("host").map(text).unwrap_or_default(),
-        headers: head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
-        length,
-        path,
-    };
-    let number = |prefix: &str| head.uri.path().split_once(prefix)?.1.split('/').next()?.parse::<u16>().ok();
-    if let Some(time) = number("/wait/") {
-        tokio::time::sleep(Duration::from_millis(time.into())).await;
-    }
-    let status = number("/status/").unwrap_or(200);
-    let body = serde_json::to_vec(&echo).unwrap_or_default();
-    let response = Response::builder().status(status).header("content-type", "application/json");
-    Ok(response.body(Full::from(body)).unwrap_or_default())
 }

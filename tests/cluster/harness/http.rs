@@ -33,6 +33,10 @@ pub struct Echo {
     /// The address of the pod, as the request reached it.
     pub address: std::net::IpAddr,
     pub port: u16,
+    /// `HTTP/1.1`, `HTTP/2.0`.
+    pub version: String,
+    /// What is known of a TLS connection; `None`: it came in cleartext.
+    pub tls: Option<Greeting>,
     pub method: String,
     pub path: String,
     pub host: String,
@@ -40,6 +44,14 @@ pub struct Echo {
     pub headers: std::collections::BTreeMap<String, String>,
     /// Bytes of the request's body.
     pub length: usize,
+}
+
+/// What an echo pod says of a TLS handshake.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+pub struct Greeting {
+    pub server_name: String,
+    /// Whether the client showed a certificate, which was verified.
+    pub client: bool,
 }
 
 impl Response {

@@ -21,6 +21,7 @@ pub mod pki;
 pub mod process;
 pub mod sandbox;
 pub mod stay;
+pub mod speak;
 pub mod suite;
 pub mod test;
 pub mod traffic;

@@ -42,6 +42,15 @@ impl Test {
         self.put::<Secret>(name, &object).await;
     }
 
+    /// A Secret with authorities, PEM, as `ca.crt`. Said again, they are renewed.
+    pub async fn authorities(&self, name: &str, pem: &str) {
+        let object = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "type": "Opaque",
+            "stringData": { "ca.crt": pem },
+        });
+        self.put::<Secret>(name, &object).await;
+    }
+
     /// Server-side apply without the second that `kubectl` takes for it.
     async fn put<K>(&self, name: &str, object: &Value)
     where
@@ -105,15 +114,6 @@ impl Test {
         self.apply(manifests).await;
     }
 
-    /// Which pods answer so many requests for `shop.test`.
-    pub async fn asked(&self, gate: &Gate, count: usize) -> Result<BTreeSet<IpAddr>, String> {
-        let mut said = BTreeSet::new();
-        for _ in 0..count {
-            said.insert(gate.get("shop.test", "/").await?.expect(200)?.echo()?.address);
-        }
-        Ok(said)
-    }
-
     /// A Lease by which a gate on this node said that it was ready, last at this time.
     pub async fn lease_of_a_gate(&self, node: &str, renewed: &str) {
         let name = format!("tidegate-gate-{node}");
@@ -124,6 +124,15 @@ impl Test {
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec,
         });
         self.put::<Lease>(&name, &object).await;
+    }
+
+    /// Which pods answer so many requests for `shop.test`.
+    pub async fn asked(&self, gate: &Gate, count: usize) -> Result<BTreeSet<IpAddr>, String> {
+        let mut said = BTreeSet::new();
+        for _ in 0..count {
+            said.insert(gate.get("shop.test", "/").await?.expect(200)?.echo()?.address);
+        }
+        Ok(said)
     }
 
     /// Waits for a problem that the gate tells of something whose place has this in it; as JSON.

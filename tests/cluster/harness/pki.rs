@@ -1,8 +1,8 @@
 //! Who signs the certificates of the cluster and of a test?
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use std::sync::Arc;
 
@@ -56,9 +56,15 @@ impl Authority {
 
     /// What a client needs that trusts this authority alone.
     pub fn trusted(&self) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()).unwrap();
-        Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+        Arc::new(ClientConfig::builder().with_root_certificates(authorities(&self.pem)).with_no_client_auth())
+    }
+
+    /// The same of a client that shows a certificate where it is asked for one.
+    pub fn trusted_by(&self, client: &Identity) -> Arc<ClientConfig> {
+        let chain = CertificateDer::pem_slice_iter(client.chain.as_bytes()).collect::<Result<_, _>>().unwrap();
+        let key = PrivateKeyDer::from_pem_slice(client.key.as_bytes()).unwrap();
+        let builder = ClientConfig::builder().with_root_certificates(authorities(&self.pem));
+        Arc::new(builder.with_client_auth_cert(chain, key).unwrap())
     }
 
     fn server(names: &[&str]) -> CertificateParams {
@@ -72,6 +78,15 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         Identity { chain: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }
     }
+}
+
+/// Authorities of a PEM text.
+pub fn authorities(pem: &str) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    roots
 }
 
 /// The key that service account tokens are signed with: private, public, PEM.
