@@ -17,6 +17,7 @@ mod conformance;
 mod deploy;
 mod endpoints;
 mod foundation;
+mod external;
 mod install;
 mod leader;
 mod outages;
@@ -36,6 +37,7 @@ const SCENARIOS: &[Scenarios] = &[
     ("endpoints", endpoints::CASES),
     ("foundation", foundation::CASES),
     ("install", install::CASES),
+    ("external", external::CASES),
     ("leader", leader::CASES),
     ("outages", outages::CASES),
     ("rbac", rbac::CASES),

@@ -38,6 +38,8 @@ pub struct Setup {
     node: String,
     place: Option<Place>,
     by_kubeconfig: bool,
+    /// Who is asked for addresses of names; `None`: whom this machine asks.
+    resolver: Option<Ipv4Addr>,
     /// What its user may do; `None`: what the base of `deploy/` says.
     permissions: Option<String>,
     kubernetes: String,
@@ -67,6 +69,7 @@ impl Test {
             node: self.cluster.node(node).name().into(),
             place: None,
             by_kubeconfig: false,
+            resolver: None,
             permissions: None,
             kubernetes: format!("ingress: {{ controller: tidegate.io/{class}, class: {class} }}"),
             sections: Vec::new(),
@@ -106,6 +109,20 @@ impl Setup {
     #[must_use]
     pub fn in_the_node(mut self) -> Self {
         self.place = Some(self.test.cluster.node(&self.node).place.clone());
+        self
+    }
+
+    /// In a place that was settled for it alone, whose addresses are known before it starts.
+    #[must_use]
+    pub fn at(mut self, place: &Place) -> Self {
+        self.place = Some(place.clone());
+        self
+    }
+
+    /// Asks this name server.
+    #[must_use]
+    pub fn resolver(mut self, address: Ipv4Addr) -> Self {
+        self.resolver = Some(address);
         self
     }
 
@@ -175,6 +192,9 @@ impl Setup {
         let folder = self.test.cluster.folder.join(&place.name);
         std::fs::create_dir_all(&folder).unwrap();
         write(&folder.join("gate.yaml"), &self.install()).unwrap();
+        if let Some(resolver) = self.resolver {
+            write(&folder.join("resolv.conf"), &format!("nameserver {resolver}\n")).unwrap();
+        }
         write_account(&folder, &self.test, &self.test.token(3600).await);
         let log = folder.join("log");
         self.test.show_on_failure(&format!("{}-{}", self.node, place.name), log.clone());
@@ -206,10 +226,12 @@ impl Setup {
         text
     }
 
-    /// With the mounts of a pod: the folder of its ServiceAccount stands where pods look for it.
+    /// With the mounts of a pod: the folder of its ServiceAccount stands where pods look for it, and its name server.
     fn command(&self, place: &Place, folder: &Path) -> Command {
         let mut command = place.command("unshare");
-        let mount = if self.by_kubeconfig { "" } else { "mount --bind serviceaccount \"$0\" && " };
+        let account = if self.by_kubeconfig { "" } else { "mount --bind serviceaccount \"$0\" && " };
+        let resolver = if self.resolver.is_none() { "" } else { "mount --bind resolv.conf /etc/resolv.conf && " };
+        let mount = [account, resolver].concat();
         command.args(["--mount", "sh", "-c", &format!("{mount} exec \"$@\""), ACCOUNT, env!("CARGO_BIN_EXE_tidegate")]);
         command.args(["run", "--config", "gate.yaml"]).current_dir(folder).env("NO_COLOR", "1").env_remove("RUST_LOG");
         if self.by_kubeconfig {

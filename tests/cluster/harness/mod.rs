@@ -12,6 +12,7 @@
 pub mod audit;
 pub mod cluster;
 pub mod control_plane;
+pub mod dns;
 pub mod echo;
 pub mod gate;
 pub mod http;

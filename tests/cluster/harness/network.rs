@@ -14,7 +14,7 @@
 use super::process::{run, write};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -189,6 +189,12 @@ impl Place {
     pub fn bind(&self, port: u16) -> Result<TcpListener, String> {
         let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         self.inside(move || TcpListener::bind(address).map_err(|e| format!("{address} there: {e}")))
+    }
+
+    /// A socket for datagrams that is bound here.
+    pub fn bind_udp(&self, port: u16) -> Result<UdpSocket, String> {
+        let address = SocketAddr::from((self.v4, port));
+        self.inside(move || UdpSocket::bind(address).map_err(|e| format!("{address} there: {e}")))
     }
 
     /// Does something on a thread of its own that stands in this namespace; sockets stay in the one they were made in.
