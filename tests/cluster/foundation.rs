@@ -159,7 +159,7 @@ async fn a_suite_that_is_killed_leaves_no_process_behind(_test: Test) {
 }
 
 /// Every process that this one can see.
-fn processes() -> BTreeSet<u32> {
+pub fn processes() -> BTreeSet<u32> {
     let entries = std::fs::read_dir("/proc").unwrap();
     let pids = entries.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
     pids.filter(|pid| !sandbox::ended(*pid)).collect()

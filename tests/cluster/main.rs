@@ -16,13 +16,14 @@ mod audit;
 mod conformance;
 mod deploy;
 mod endpoints;
-mod foundation;
 mod external;
+mod foundation;
 mod install;
 mod leader;
 mod outages;
-mod rbac;
+mod play;
 mod protocols;
+mod rbac;
 mod routes;
 mod secrets;
 mod sources;
@@ -35,14 +36,15 @@ const SCENARIOS: &[Scenarios] = &[
     ("conformance", conformance::CASES),
     ("deploy", deploy::CASES),
     ("endpoints", endpoints::CASES),
+    ("external", external::CASES),
     ("foundation", foundation::CASES),
     ("install", install::CASES),
-    ("external", external::CASES),
     ("leader", leader::CASES),
     ("outages", outages::CASES),
+    ("play", play::CASES),
+    ("protocols", protocols::CASES),
     ("rbac", rbac::CASES),
     ("routes", routes::CASES),
-    ("protocols", protocols::CASES),
     ("secrets", secrets::CASES),
     ("sources", sources::CASES),
     ("status", status::CASES),

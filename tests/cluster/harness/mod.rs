@@ -21,8 +21,8 @@ pub mod objects;
 pub mod pki;
 pub mod process;
 pub mod sandbox;
-pub mod stay;
 pub mod speak;
+pub mod stay;
 pub mod suite;
 pub mod test;
 pub mod traffic;
@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// What this process is to be, set by the one that started it.
-const ROLE: &str = "TIDEGATE_CLUSTER_ROLE";
+pub const ROLE: &str = "TIDEGATE_CLUSTER_ROLE";
 
 /// The test binary, whichever of its roles it was started in.
 pub fn main(scenarios: &[suite::Scenarios]) -> ExitCode {

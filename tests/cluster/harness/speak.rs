@@ -137,7 +137,8 @@ async fn answer(
         tokio::time::sleep(Duration::from_millis(time.into())).await;
     }
     let status = number("/status/").unwrap_or(200);
-    let body = serde_json::to_vec(&echo).unwrap_or_default();
+    // With an end of line, for whoever reads it on a screen.
+    let body = serde_json::to_string(&echo).unwrap_or_default() + "\n";
     let response = Response::builder().status(status).header("content-type", "application/json");
     Ok(response.body(Full::from(body)).unwrap_or_default())
 }

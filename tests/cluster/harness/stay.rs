@@ -174,11 +174,11 @@ A cluster of three nodes with a gate on each runs. In another shell:
   export KUBECONFIG={folder}/kubeconfig
   export PATH={programs}:$PATH
 
-  curl -H 'Host: shop.example.com' http://127.0.0.1:{http}/           # a pod answers; ports: {others}
-  curl --cacert {folder}/ca.pem --connect-to ::127.0.0.1:{https} https://shop.example.com/
+  curl -H 'Host: shop.example.com' http://127.0.0.1:{http}/           # a pod of that node answers; ports: {others}
+  curl --cacert {folder}/ca.pem --connect-to ::127.0.0.1:{https} https://shop.example.com/     # by TLS
   kubectl edit configmap -n tidegate routes                       # change the path, save, ask again
   kubectl get configmap -n tidegate routes -o yaml                # what came of it, in annotations
-  kubectl scale -n shop deployment/web --replicas=5               # more pods answer
+  kubectl scale -n shop deployment/web --replicas=5               # more pods answer, those of the other nodes when these are busy
   curl -H 'Host: ingress.example.com' http://127.0.0.1:{http}/        # by an Ingress: kubectl get ingress -n shop
   kubectl get nodes,pods,services,ingresses -A
 
