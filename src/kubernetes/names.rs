@@ -345,4 +345,24 @@ mod tests {
         let store = resolved(names(&[("shop/db:5432", "dead"), ("shop/near", "near")]), look, change).await;
         assert!(store.problems().is_empty());
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_comes_to_lead_to_the_node_is_forgotten_and_one_that_is_silent_for_a_while_is_not() {
+        let times = std::cell::Cell::new(0);
+        let look = |target: Target| {
+            let first = times.replace(times.get() + 1) < 2;
+            let host = match (first, target.0.as_str()) {
+                (true, _) => "fine",
+                (false, later) => later,
+            };
+            self::look((host.to_owned(), target.1))
+        };
+        resolved(names(&[("shop/rebound", "near"), ("shop/silent", "dead")]), look, async |_, memberships| {
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(said(memberships), [("shop/rebound".to_owned(), 1), ("shop/silent".to_owned(), 1)]);
+            sleep(AGAIN + 2 * PATIENCE).await;
+            assert_eq!(said(memberships), [("shop/rebound".to_owned(), 0)]);
+        })
+        .await;
+    }
 }
