@@ -64,11 +64,12 @@ pub async fn forward<D: Downstream>(
     loop {
         attempts.made += 1;
         let result = attempts.attempt(request, down, deadline).await;
+        // The pause is no part of an attempt: a limit that has just passed would end it.
+        request.head_until = None;
         let Some(result) = attempts.judge(result, request) else {
             attempts.pause(request, down, deadline).await?;
             continue;
         };
-        request.head_until = None;
         return result;
     }
 }

@@ -145,6 +145,29 @@ async fn a_try_that_takes_too_long_is_repeated_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_third_attempt_is_made_after_two_that_took_too_long() {
+    let count = Arc::<AtomicUsize>::default();
+    let counter = count.clone();
+    let up = Upstream::start(move |mut peer: Peer| {
+        let counter = counter.clone();
+        async move {
+            while peer.request().await.is_some() {
+                if counter.fetch_add(1, Ordering::SeqCst) < 2 {
+                    peer.closed().await;
+                    return;
+                }
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            }
+        }
+    })
+    .await;
+    let route = "try_timeout: 200ms, retry: { attempts: 3, on: [timeout] }";
+    let proxy = routes(route_to(&[&up], route, "outlier: off")).start().await;
+    assert_eq!(proxy.get("a.test", "/").await.text(), "ok");
+    assert_eq!(count.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
 async fn there_is_a_pause_before_the_third_attempt() {
     let (up, count) = failing(2, BUSY).await;
     let route = "retry: { attempts: 3, on: [503], backoff: 200ms }";
