@@ -1,6 +1,7 @@
 //! What happens when the routes change while requests run?
 
 use crate::harness::client::Client;
+use crate::harness::h2::H2Client;
 use crate::harness::proxy::{Proxy, everything_to, items, routes};
 use crate::harness::until;
 use crate::harness::upstream::{Peer, Upstream};
@@ -110,6 +111,20 @@ async fn listeners_come_go_and_change_while_the_others_are_not_touched() {
     let renamed = bound(&proxy, "renamed").await;
     assert_eq!(Client::connect(renamed).await.get("a.test", "/").await.text(), "ok");
     assert!(proxy.stop().await.success());
+}
+
+#[tokio::test]
+async fn an_http2_connection_of_a_removed_listener_ends_with_the_request_in_hand() {
+    let proxy = routes(respond("one")).http("").listener("goes", "127.0.0.1:0", "").start().await;
+    let (goes, http) = (proxy.address("goes").await, proxy.http().await);
+    let (mut leaving, mut staying) = (H2Client::cleartext(goes).await, H2Client::cleartext(http).await);
+    assert_eq!(leaving.get("http", "a.test", "/").await.text(), "one");
+    edit(&proxy, &[("  goes: { address: \"127.0.0.1:0\" }\n", "")]);
+    until("a closed port", || async { tokio::net::TcpStream::connect(goes).await.is_err().then_some(()) }).await;
+    assert_eq!(leaving.get("http", "a.test", "/").await.text(), "one", "who asks before it hears of it is answered");
+    until("the end of the connection", || async { leaving.send.clone().ready().await.is_err().then_some(()) }).await;
+    assert_eq!(leaving.end().await.map_err(|e| e.to_string()), Ok(()));
+    assert_eq!(staying.get("http", "a.test", "/").await.text(), "one");
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ pub async fn serve(conn: Conn<Io>, connection: Rc<Connection>) {
                 }
                 return Poll::Ready(());
             }
-            let ends = || connection.is_stale() || life.is_used_up(spec);
+            let ends = || connection.is_stale() || connection.is_ending() || life.is_used_up(spec);
             if life.closing.get().is_none() && (ends() || draining.as_mut().poll(cx).is_ready()) {
                 life.close();
                 serving.as_mut().graceful_shutdown();
