@@ -90,7 +90,7 @@ fn certificates(folder: &Path) -> Result<(), Box<dyn std::error::Error + Send + 
 fn gate(http: u16, https: u16, admin: u16) -> String {
     format!(
         "\
-# Listeners, certificates, limits: read once, at the start. `tidegate schema install` describes every key.
+# Listeners (read again when they change), certificates, limits. `tidegate schema install` describes every key.
 workers: 1
 admin: {{ address: \"127.0.0.1:{admin}\" }}
 certificates:

@@ -136,11 +136,12 @@ async fn a_log_that_takes_nothing_costs_records_and_no_request() {
         let mut sink = vec![0; 1 << 20];
         while std::io::Read::read(&mut held, &mut sink).is_ok_and(|n| n > 0) {}
     });
-    until("every record to be written or counted as lost", || async {
+    let all = until("every record to be written or counted as lost", || async {
         let written = proxy.metric("tidegate_access_log_records_total", &[]).await;
         let dropped = proxy.metric("tidegate_access_log_dropped_total", &[]).await;
-        (written + dropped >= sent).then_some(())
+        (written + dropped >= sent).then_some(written + dropped)
     })
     .await;
+    assert_eq!(all, sent, "none is counted twice");
     drop(reader); // It holds both ends, so it ends with the test program.
 }
