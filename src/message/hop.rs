@@ -3,7 +3,7 @@
 //! RFC 9110 section 7.6.1. What `Connection` names is removed too, except for the fields that routing, authorization and
 //! forwarding rest upon: a client must not be able to have those stripped (CVE-2024-45410).
 
-use super::{Field, FieldId, Fields};
+use super::{Field, FieldId, Fields, Name};
 
 /// Whether a field never goes beyond this hop.
 fn is_hop_by_hop(id: FieldId) -> bool {
@@ -189,6 +189,22 @@ fn is_standard(name: &[u8]) -> bool {
     ];
     STARTS.iter().any(|start| name.get(..start.len()).is_some_and(|front| front.eq_ignore_ascii_case(start)))
         || NAMES.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// Whether an OPTIONS may be passed on by one more (RFC 9110 section 7.6.2), which counts its Max-Forwards down. What is no number
+/// stays as it is.
+pub fn count_down(fields: &mut Fields) -> bool {
+    let name = Name::new("max-forwards");
+    let mut values = fields.find_all(&name);
+    let (value, more) = (values.next(), values.next());
+    let digits = value.filter(|value| more.is_none() && value.iter().all(u8::is_ascii_digit));
+    let Some(left) = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<u32>().ok()) else {
+        return true;
+    };
+    drop(values);
+    let Some(left) = left.checked_sub(1) else { return false };
+    fields.set_name(&name, itoa::Buffer::new().format(left).as_bytes());
+    true
 }
 
 #[cfg(test)]

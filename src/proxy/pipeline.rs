@@ -51,6 +51,9 @@ pub fn decide(
             let location = location.ok_or(ProxyError::RewriteFailed)?;
             Ok(Decision::Respond(respond::redirect(redirect.status, &location)))
         }
+        Action::Forward(_) if request.head.method == Method::OPTIONS && !hop::count_down(&mut request.head.fields) => {
+            Ok(Decision::Respond(respond::options()))
+        }
         Action::Forward(target) => {
             request.cluster = Some(Arc::clone(target.choose()));
             prepare(listener, &route, options, prefix, request)?;

@@ -506,6 +506,27 @@ async fn the_proxy_itself_answers_to_options_of_everything() {
 }
 
 #[tokio::test]
+async fn an_options_request_is_passed_on_by_as_many_as_it_says() {
+    let up = Upstream::text("ok").await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client = proxy.client().await;
+    for (method, sent, seen) in [
+        ("OPTIONS", "2", Some("1")),
+        ("OPTIONS", "1", Some("0")),
+        ("OPTIONS", "0", None),
+        ("OPTIONS", "many", Some("many")),
+        ("OPTIONS", "-1", Some("-1")),
+        ("GET", "0", Some("0")),
+    ] {
+        let before = up.requests().len();
+        let response = client.request(method, "a.test", "/", &[("Max-Forwards", sent)], b"").await;
+        assert_eq!(response.status(), if seen.is_some() { 200 } else { 204 }, "{method} {sent}");
+        let passed = up.requests().get(before).map(|request| request.get("max-forwards").unwrap().to_owned());
+        assert_eq!(passed.as_deref(), seen, "{method} {sent}");
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_ends_a_connection_that_its_client_wants_to_end() {
     let proxy = routes("a.test/only/: { respond: { status: 200 } }\n").start().await;
     let mut client = proxy.client().await;
