@@ -12,9 +12,11 @@ use std::sync::Arc;
 pub(super) struct Shards<V> {
     hasher: DefaultHashBuilder,
     /// Their number is a power of two, or there is none.
-    shards: Vec<Arc<HashTable<(Box<str>, V)>>>,
+    shards: Vec<Arc<Shard<V>>>,
     len: usize,
 }
+
+type Shard<V> = HashTable<(Box<str>, V)>;
 
 /// Entries of one small table, on average, where there are many of them.
 const USUAL: usize = 48;

@@ -179,7 +179,7 @@ fn a_route_that_only_moved_says_its_new_place() {
     Arc::make_mut(&mut model.routes[0]).origin.key = "routes[1]".into();
     let (after, _) = compile(&model, &before, &registry());
     assert_eq!(after.route("r").unwrap().spec.origin.key, "routes[1]");
-    assert!(Arc::ptr_eq(&after.listeners[0].table.routes()[0], after.route("r").unwrap()));
+    assert!(Arc::ptr_eq(after.listeners[0].table.routes()[0], after.route("r").unwrap()));
     assert!(still_there(after.route("r").unwrap(), &after.clusters));
 }
 
