@@ -48,7 +48,7 @@ fn route(host: &str, prefix: &str) -> Arc<Route> {
         hosts: vec![HostPattern::parse(host, WildcardDepth::Many).unwrap()],
         matches: Match { path: PathMatch::Prefix(prefix.into()), ..Match::default() },
         policies: vec![],
-        action: model::Action::Respond(RespondSpec { status: 200, headers: vec![], body: String::new() }),
+        action: model::Action::Respond(RespondSpec { status: 200, headers: vec![], body: String::new() }.into()),
         request_timeout: None,
         try_timeout: None,
         idle_timeout: Duration::from_secs(60),

@@ -109,7 +109,7 @@ impl Verdict {
 pub struct Chain {
     filters: Box<[Filter]>,
     body_limit: Option<u64>,
-    closed: Option<Refusal>,
+    closed: Option<Box<Refusal>>,
 }
 
 impl Chain {
@@ -135,7 +135,7 @@ impl Chain {
     /// A chain that refuses every request with 500: stands in for policies that could not be compiled.
     pub fn closed(why: &str) -> Self {
         let refusal = Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, reason: "closed", detail: why.into() };
-        Self { closed: Some(refusal), ..Self::default() }
+        Self { closed: Some(Box::new(refusal)), ..Self::default() }
     }
 
     /// Whether it refuses everything because its policies could not be compiled.
@@ -163,7 +163,7 @@ impl Chain {
     /// Runs the stages that may refuse and change nothing.
     pub fn check(&self, head: &RequestHead, ctx: &mut RequestContext) -> Result<(), Refusal> {
         if let Some(refusal) = &self.closed {
-            return Err(refusal.clone());
+            return Err(Refusal::clone(refusal));
         }
         for filter in &self.filters {
             match filter {

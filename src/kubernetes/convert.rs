@@ -19,6 +19,8 @@ pub const PREFIX: &str = "tidegate.io/";
 pub const EXPOSE: &str = "tidegate.io/expose";
 /// The port of a Service that exposes itself; name or number.
 pub const PORT: &str = "tidegate.io/port";
+/// Annotations of another controller, which are told to change nothing here.
+pub const OTHERS: &str = "nginx.ingress.kubernetes.io/";
 /// The class of an Ingress before there was `spec.ingressClassName`.
 const CLASS: &str = "kubernetes.io/ingress.class";
 const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
@@ -59,11 +61,18 @@ impl From<core::Service> for Service {
         Self {
             meta,
             external_name: external.then(|| spec.external_name.unwrap_or_default()),
-            ports: spec.ports.unwrap_or_default().into_iter().filter(tcp).map(service_port).collect(),
+            ports: few(spec.ports.unwrap_or_default().into_iter().filter(tcp).map(service_port)),
             expose: annotations.remove(EXPOSE),
             expose_port: annotations.remove(PORT),
         }
     }
+}
+
+/// A list that holds no more than it needs: one that is made of another takes over its memory, and the API's own types are large.
+fn few<T>(items: impl Iterator<Item = T>) -> Vec<T> {
+    let mut few: Vec<T> = items.collect();
+    few.shrink_to_fit();
+    few
 }
 
 fn service_port(port: core::ServicePort) -> ServicePort {
@@ -84,11 +93,11 @@ impl From<networking::Ingress> for Ingress {
             meta,
             class: spec.ingress_class_name,
             class_annotation: annotations.remove(CLASS),
-            annotations: annotations.into_keys().collect(),
+            annotations: few(annotations.into_keys().filter(|key| key.starts_with(OTHERS))),
             default_backend: spec.default_backend.map(backend),
-            rules: spec.rules.unwrap_or_default().into_iter().map(rule).collect(),
-            tls: spec.tls.unwrap_or_default().into_iter().map(tls).collect(),
-            addresses: status.unwrap_or_default().into_iter().filter_map(|entry| entry.ip.or(entry.hostname)).collect(),
+            rules: few(spec.rules.unwrap_or_default().into_iter().map(rule)),
+            tls: few(spec.tls.unwrap_or_default().into_iter().map(tls)),
+            addresses: few(status.unwrap_or_default().into_iter().filter_map(|entry| entry.ip.or(entry.hostname))),
         }
     }
 }
@@ -97,10 +106,14 @@ fn rule(rule: networking::IngressRule) -> IngressRule {
     let paths = rule.http.map(|http| http.paths).unwrap_or_default();
     let path = |path: networking::HTTPIngressPath| IngressPath {
         path: path.path.filter(|path| !path.is_empty()),
-        path_type: path.path_type,
+        path_type: match path.path_type.as_str() {
+            "Prefix" => "Prefix".into(),
+            "Exact" => "Exact".into(),
+            _ => path.path_type.into(),
+        },
         backend: backend(path.backend),
     };
-    IngressRule { host: rule.host.filter(|host| !host.is_empty()), paths: paths.into_iter().map(path).collect() }
+    IngressRule { host: rule.host.filter(|host| !host.is_empty()), paths: few(paths.into_iter().map(path)) }
 }
 
 fn backend(backend: networking::IngressBackend) -> IngressBackend {
@@ -116,7 +129,10 @@ fn backend(backend: networking::IngressBackend) -> IngressBackend {
 }
 
 fn tls(tls: networking::IngressTLS) -> IngressTls {
-    IngressTls { hosts: tls.hosts.unwrap_or_default(), secret: tls.secret_name.filter(|secret| !secret.is_empty()) }
+    IngressTls {
+        hosts: few(tls.hosts.unwrap_or_default().into_iter()),
+        secret: tls.secret_name.filter(|secret| !secret.is_empty()),
+    }
 }
 
 impl From<networking::IngressClass> for IngressClass {

@@ -1,6 +1,7 @@
 //! What is kept of each Kubernetes object? Only what is translated: no managedFields, no types of the API.
 
 use crate::model::Pem;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -88,7 +89,7 @@ pub struct Ingress {
     pub class: Option<String>,
     /// The old annotation `kubernetes.io/ingress.class`.
     pub class_annotation: Option<String>,
-    /// Keys of every other annotation, for those that ask what is not done.
+    /// Keys of annotations for ingress-nginx, which ask for what is not done.
     pub annotations: Vec<String>,
     /// `spec.defaultBackend`.
     pub default_backend: Option<IngressBackend>,
@@ -133,7 +134,7 @@ pub struct IngressPath {
     /// As written; `None`: `/`.
     pub path: Option<String>,
     /// `Exact`, `Prefix`, `ImplementationSpecific`, or what a later version invents.
-    pub path_type: String,
+    pub path_type: Cow<'static, str>,
     /// Where it goes.
     pub backend: IngressBackend,
 }

@@ -18,13 +18,13 @@ pub struct ClusterSpec {
     /// How it is spoken to; default HTTP/1.1.
     pub protocol: UpstreamProtocol,
     /// TLS towards it; `None`: cleartext.
-    pub tls: Option<UpstreamTlsSpec>,
+    pub tls: Option<Box<UpstreamTlsSpec>>,
     /// PROXY header sent first on each connection; `None`: none.
     pub proxy_header: Option<ProxyHeader>,
     /// Who is picked.
     pub balance: BalancePolicy,
     /// Active checks; `None`: none.
-    pub health_check: Option<HealthCheckSpec>,
+    pub health_check: Option<Box<HealthCheckSpec>>,
     /// Passive ejection; on by default.
     pub outlier: Option<OutlierSpec>,
     /// A new endpoint's share grows from a tenth to all of it in this time; zero: at once (default).

@@ -66,10 +66,10 @@ pub struct Route {
 pub enum Action {
     /// Send it to a cluster.
     Forward(Target),
-    /// Answer with a redirect.
-    Redirect(Redirect),
+    /// Answer with a redirect. Boxed, as the next: most of thousands of routes forward, which takes less.
+    Redirect(Box<Redirect>),
     /// Answer directly.
-    Respond(Respond),
+    Respond(Box<Respond>),
     /// Answer 500: a part that must not be left out could not be compiled.
     Broken {
         /// Which part, for the operator.
@@ -222,8 +222,12 @@ impl Action {
         let one = |e: ValueError| vec![Fault::Action(e)];
         match &spec.action {
             model::Action::Forward(weighted) => Target::compile(weighted, cluster).map(Self::Forward),
-            model::Action::Redirect(redirect) => Redirect::compile(redirect).map(Self::Redirect).map_err(one),
-            model::Action::Respond(respond) => Respond::compile(respond).map(Self::Respond).map_err(one),
+            model::Action::Redirect(redirect) => {
+                Redirect::compile(redirect).map(|r| Self::Redirect(Box::new(r))).map_err(one)
+            }
+            model::Action::Respond(respond) => {
+                Respond::compile(respond).map(|r| Self::Respond(Box::new(r))).map_err(one)
+            }
         }
     }
 }
@@ -263,7 +267,7 @@ mod tests {
     #[test]
     fn every_fault_of_a_route_is_told_at_once() {
         let mut wrong = spec("r", &[], "~(");
-        wrong.action = model::Action::Respond(RespondSpec { status: 700, headers: vec![], body: String::new() });
+        wrong.action = model::Action::Respond(RespondSpec { status: 700, headers: vec![], body: String::new() }.into());
         wrong.policies = vec![Policy::Rewrite(RewritePolicy { path: None, host: Some("*".into()) })];
         let faults = compile(wrong).unwrap_err();
         assert!(matches!(faults[..], [Fault::Match(_), Fault::Action(_), Fault::Action(_)]), "{faults:?}");
@@ -275,7 +279,7 @@ mod tests {
         let redirect = RedirectSpec { scheme: None, host: None, port: None, path, status: 302 };
         for (path, fine) in [("/old", true), ("=/old", true), ("~/old.*", false)] {
             let mut route = spec("r", &[], path);
-            route.action = model::Action::Redirect(redirect.clone());
+            route.action = model::Action::Redirect(redirect.clone().into());
             assert_eq!(compile(route).is_ok(), fine, "{path}");
         }
     }
@@ -283,7 +287,7 @@ mod tests {
     #[test]
     fn a_direct_response_says_what_its_body_is() {
         let mut route = spec("r", &[], "/");
-        route.action = model::Action::Respond(RespondSpec { status: 200, headers: vec![], body: "ok".into() });
+        route.action = model::Action::Respond(RespondSpec { status: 200, headers: vec![], body: "ok".into() }.into());
         let route = compile(route).unwrap();
         let Action::Respond(respond) = &route.action else { panic!("{route:?}") };
         assert_eq!(respond.fields.get(FieldId::ContentType), Some(&b"text/plain; charset=utf-8"[..]));

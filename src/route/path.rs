@@ -17,7 +17,7 @@ pub(super) enum PathRule {
     /// Whole segments, without the trailing slash; `/` is empty.
     Prefix(Box<str>),
     /// The whole path.
-    Regex { source: Box<str>, expression: Regex },
+    Regex { source: Box<str>, expression: Box<Regex> },
 }
 
 impl PathRule {
@@ -34,7 +34,7 @@ impl PathRule {
                 Ok(Self::Prefix(path.strip_suffix('/').unwrap_or(&path).into()))
             }
             PathMatch::Regex(source) => {
-                let expression = crate::filter::whole(source)?;
+                let expression = Box::new(crate::filter::whole(source)?);
                 Ok(Self::Regex { source: source.as_str().into(), expression })
             }
         }

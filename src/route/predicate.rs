@@ -12,8 +12,11 @@ use std::net::IpAddr;
 /// Compiled conditions, all of which must hold. Where a header or parameter is there more than once, one value that matches is
 /// enough.
 #[derive(Clone, Debug)]
-pub(super) struct Conditions {
-    none: bool,
+pub(super) struct Conditions(Option<Box<Parts>>);
+
+/// Boxed, because most of thousands of routes have none.
+#[derive(Clone, Debug)]
+struct Parts {
     methods: Box<[Method]>,
     headers: Box<[(Name, Rule)]>,
     query: Box<[(Box<str>, Rule)]>,
@@ -65,22 +68,39 @@ impl Conditions {
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        let none = spec.methods.is_empty() && headers.is_empty() && query.is_empty() && spec.sources.is_empty();
-        Ok(Self {
-            none,
-            methods: spec.methods.as_slice().into(),
-            headers,
-            query,
-            sources: spec.sources.as_slice().into(),
-        })
+        if spec.methods.is_empty() && headers.is_empty() && query.is_empty() && spec.sources.is_empty() {
+            return Ok(Self(None));
+        }
+        let (methods, sources) = (spec.methods.as_slice().into(), spec.sources.as_slice().into());
+        Ok(Self(Some(Box::new(Parts { methods, headers, query, sources }))))
     }
 
     pub(super) fn hold(&self, head: &RequestHead, client: IpAddr) -> bool {
-        self.none
-            || ((self.methods.is_empty() || self.methods.contains(&head.method))
-                && self.headers.iter().all(|(name, rule)| rule.holds(head.fields.find_all(name)))
-                && self.query.iter().all(|(name, rule)| holds_in_query(name, rule, head.query()))
-                && self.admits_source(client))
+        self.0.as_ref().is_none_or(|parts| parts.hold(head, client))
+    }
+
+    /// The first condition that does not hold, in words.
+    pub(super) fn why_not(&self, spec: &Match, head: &RequestHead, client: IpAddr) -> Option<String> {
+        self.0.as_ref()?.why_not(spec, head, client)
+    }
+
+    /// Whether whatever these conditions let through, `other` lets through too, both as they were said.
+    pub(super) fn imply(specific: &Match, general: &Match) -> bool {
+        let within = |net: &IpNet| general.sources.iter().any(|wide| wide.contains(net));
+        (general.methods.is_empty()
+            || (!specific.methods.is_empty() && specific.methods.iter().all(|m| general.methods.contains(m))))
+            && general.headers.iter().all(|condition| specific.headers.contains(condition))
+            && general.query.iter().all(|condition| specific.query.contains(condition))
+            && (general.sources.is_empty() || (!specific.sources.is_empty() && specific.sources.iter().all(within)))
+    }
+}
+
+impl Parts {
+    fn hold(&self, head: &RequestHead, client: IpAddr) -> bool {
+        (self.methods.is_empty() || self.methods.contains(&head.method))
+            && self.headers.iter().all(|(name, rule)| rule.holds(head.fields.find_all(name)))
+            && self.query.iter().all(|(name, rule)| holds_in_query(name, rule, head.query()))
+            && self.admits_source(client)
     }
 
     fn admits_source(&self, client: IpAddr) -> bool {
@@ -88,8 +108,7 @@ impl Conditions {
         self.sources.is_empty() || self.sources.iter().any(|net| net.contains(&client))
     }
 
-    /// The first condition that does not hold, in words.
-    pub(super) fn why_not(&self, spec: &Match, head: &RequestHead, client: IpAddr) -> Option<String> {
+    fn why_not(&self, spec: &Match, head: &RequestHead, client: IpAddr) -> Option<String> {
         if !self.methods.is_empty() && !self.methods.contains(&head.method) {
             let wanted: Vec<&str> = self.methods.iter().map(Method::as_str).collect();
             return Some(format!("the method is {}, not {}", head.method, wanted.join(" or ")));
@@ -107,16 +126,6 @@ impl Conditions {
             }
         }
         (!self.admits_source(client)).then(|| format!("the client {client} is in none of the route's networks"))
-    }
-
-    /// Whether whatever these conditions let through, `other` lets through too, both as they were said.
-    pub(super) fn imply(specific: &Match, general: &Match) -> bool {
-        let within = |net: &IpNet| general.sources.iter().any(|wide| wide.contains(net));
-        (general.methods.is_empty()
-            || (!specific.methods.is_empty() && specific.methods.iter().all(|m| general.methods.contains(m))))
-            && general.headers.iter().all(|condition| specific.headers.contains(condition))
-            && general.query.iter().all(|condition| specific.query.contains(condition))
-            && (general.sources.is_empty() || (!specific.sources.is_empty() && specific.sources.iter().all(within)))
     }
 }
 

@@ -183,7 +183,7 @@ pub(crate) mod tests {
             hosts: hosts.iter().map(|h| host(h)).collect(),
             matches: Match { path, ..Match::default() },
             policies: vec![],
-            action: Action::Respond(RespondSpec { status: 200, headers: vec![], body: String::new() }),
+            action: Action::Respond(RespondSpec { status: 200, headers: vec![], body: String::new() }.into()),
             request_timeout: None,
             try_timeout: None,
             idle_timeout: Duration::from_secs(60),

@@ -23,8 +23,11 @@ const OTHER: &str = "other";
 
 /// All series of the process. Clones are handles to the same.
 #[derive(Clone, Debug)]
-pub struct Registry {
-    shared: Arc<Mutex<Inner>>,
+pub struct Registry(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    inner: Mutex<Inner>,
     folded: Counter,
     series: Gauge,
     _build: Gauge,
@@ -60,7 +63,7 @@ impl Registry {
         let series = Gauge(inner.series(&families::METRICS_SERIES, &[]).0);
         let build = Gauge(inner.series(&families::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).0);
         build.set(1);
-        Self { shared: Arc::new(Mutex::new(inner)), folded, series, _build: build }
+        Self(Arc::new(Shared { inner: Mutex::new(inner), folded, series, _build: build }))
     }
 
     /// The counter of these label values, new or as it is. Labels that the family does not have are ignored, those that are
@@ -85,7 +88,7 @@ impl Registry {
     fn resolve(&self, family: &'static Family, labels: &[(&'static str, &str)]) -> Arc<Cells> {
         let (cells, folded) = self.lock().series(family, labels);
         if folded {
-            self.folded.add(1);
+            self.0.folded.add(1);
         }
         cells
     }
@@ -108,13 +111,13 @@ impl Registry {
     fn held(&self) -> Vec<(&'static Family, Vec<Series>)> {
         let mut inner = self.lock();
         inner.forget_unused();
-        self.series.set(i64::try_from(inner.series).unwrap_or(i64::MAX));
+        self.0.series.set(i64::try_from(inner.series).unwrap_or(i64::MAX));
         let copy = |(values, cells): (&Labels, &Arc<Cells>)| (Arc::clone(values), Arc::clone(cells));
         inner.families.values().map(|entry| (entry.family, entry.series.iter().map(copy).collect())).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

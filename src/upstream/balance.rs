@@ -23,10 +23,10 @@ use std::time::Duration;
 /// The endpoints of a cluster at one time, ordered by address.
 #[derive(Debug, Default)]
 pub struct Members {
-    all: Box<[Arc<Endpoint>]>,
-    /// Those with a weight above 0.
-    open: Box<[Arc<Endpoint>]>,
-    /// Numbers of `open` for consistent hashing, side by side.
+    all: Arc<[Arc<Endpoint>]>,
+    /// Those with a weight above 0: nearly always the same list.
+    open: Arc<[Arc<Endpoint>]>,
+    /// Numbers of `open` for consistent hashing, side by side: the same in every process.
     seeds: Box<[u64]>,
     /// Weights of `open`; empty: all the same.
     weights: Box<[u32]>,
@@ -62,9 +62,13 @@ impl Members {
     /// What `policy` needs is prepared.
     pub(crate) fn new(mut all: Vec<Arc<Endpoint>>, policy: &BalancePolicy) -> Self {
         all.sort_by_key(|e| e.address);
-        let open: Box<[_]> = all.iter().filter(|e| e.weight() > 0).cloned().collect();
-        let seeds = open.iter().map(|e| e.seed).collect();
-        let mut members = Self { all: all.into(), open, seeds, ..Self::default() };
+        let all: Arc<[Arc<Endpoint>]> = all.into();
+        let open = match all.iter().all(|e| e.weight() > 0) {
+            true => Arc::clone(&all),
+            false => all.iter().filter(|e| e.weight() > 0).cloned().collect(),
+        };
+        let seeds = open.iter().map(|e| hash::endpoint(e.address)).collect();
+        let mut members = Self { all, open, seeds, ..Self::default() };
         let weights: Box<[u32]> = members.open.iter().map(|e| e.weight()).collect();
         if weights.windows(2).any(|pair| pair.first() != pair.last()) {
             if *policy == BalancePolicy::RoundRobin {

@@ -66,7 +66,7 @@ impl Cluster {
         };
         let cluster = Self {
             tls,
-            server_name: spec.tls.as_ref().and_then(name),
+            server_name: spec.tls.as_deref().and_then(name),
             queue: Queue::new(spec.max_queue, spec.queue_timeout),
             members: ArcSwap::default(),
             key,

@@ -226,7 +226,7 @@ mod tests {
         let (listener, address) = listener().await;
         let (tls, acceptor) = authority("shop.test", &["http/1.1"]);
         let greeting = tokio::spawn(greet(listener, acceptor));
-        let mut stream = reach(&ClusterSpec { tls: Some(tls), ..at(address) }).await.unwrap();
+        let mut stream = reach(&ClusterSpec { tls: Some(tls.into()), ..at(address) }).await.unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "hello");
@@ -239,7 +239,7 @@ mod tests {
         let (mut tls, acceptor) = authority("shop.test", &[]);
         tls.server_name = "desk.test".into();
         let greeting = tokio::spawn(greet(listener, acceptor));
-        let error = reach(&ClusterSpec { tls: Some(tls), ..at(address) }).await.unwrap_err();
+        let error = reach(&ClusterSpec { tls: Some(tls.into()), ..at(address) }).await.unwrap_err();
         assert!(matches!(error, ConnectError::Tls(_)), "{error:?}");
         assert_eq!(error.outcome(), Some(Outcome::TlsFailed));
         greeting.await.unwrap();
@@ -251,7 +251,7 @@ mod tests {
             let (listener, address) = listener().await;
             let (tls, acceptor) = authority("shop.test", alpn);
             let greeting = tokio::spawn(greet(listener, acceptor));
-            let spec = ClusterSpec { tls: Some(tls), protocol: UpstreamProtocol::Http2, ..at(address) };
+            let spec = ClusterSpec { tls: Some(tls.into()), protocol: UpstreamProtocol::Http2, ..at(address) };
             match reach(&spec).await {
                 Ok(_) => assert!(agreed),
                 Err(error) => assert!(!agreed && matches!(error, ConnectError::NoHttp2), "{error:?}"),
@@ -265,7 +265,7 @@ mod tests {
         let (_listener, address) = listener().await;
         let tls =
             UpstreamTlsSpec { ca: Pem::default().into(), server_name: "shop.test".into(), client_certificate: None };
-        let error = reach(&ClusterSpec { tls: Some(tls), ..at(address) }).await.unwrap_err();
+        let error = reach(&ClusterSpec { tls: Some(tls.into()), ..at(address) }).await.unwrap_err();
         assert!(matches!(error, ConnectError::Tls(_)), "{error:?}");
     }
 
@@ -274,7 +274,7 @@ mod tests {
         let (_listener, address) = listener().await;
         let (tls, _) = authority("shop.test", &[]);
         let connect_timeout = Duration::from_millis(20);
-        let error = reach(&ClusterSpec { tls: Some(tls), connect_timeout, ..at(address) }).await.unwrap_err();
+        let error = reach(&ClusterSpec { tls: Some(tls.into()), connect_timeout, ..at(address) }).await.unwrap_err();
         assert!(matches!(error, ConnectError::Timeout(_)), "{error:?}");
     }
 

@@ -1,13 +1,12 @@
 //! What is known about one address of a cluster?
 
-use super::hash;
 use super::meters::Standing;
 use super::outlier::Ward;
 use super::random;
 use crate::model::{EndpointSpec, Nearness};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -69,8 +68,6 @@ pub struct Endpoint {
     pub id: EndpointId,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Its number for consistent hashing: the same in every process.
-    pub(crate) seed: u64,
     pub(crate) ward: Arc<Ward>,
     /// Boxed, because few have one: without it, what stands beside the load fits two cache lines.
     pub(crate) places: Option<Box<Semaphore>>,
@@ -84,7 +81,9 @@ pub struct Endpoint {
     warm_from: AtomicU64,
     waiting: AtomicU32,
     failed: AtomicU64,
-    load: Load,
+    /// Made with the first request: of a hundred thousand endpoints most never get one, and with the load they would be three times
+    /// as large.
+    load: OnceLock<Box<Load>>,
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -95,7 +94,6 @@ impl Endpoint {
         Self {
             id: EndpointId(NEXT.fetch_add(1, Relaxed)),
             address: spec.address,
-            seed: hash::endpoint(spec.address),
             ward,
             places: (places > 0).then(|| Box::new(Semaphore::new(places as usize))),
             state: AtomicU32::new(0),
@@ -107,13 +105,13 @@ impl Endpoint {
             warm_from: AtomicU64::new(0),
             waiting: AtomicU32::new(0),
             failed: AtomicU64::new(0),
-            load: Load::default(),
+            load: OnceLock::new(),
         }
     }
 
     /// Tells how an attempt ended: counts it, and feeds ejection.
     pub fn report(&self, outcome: Outcome) {
-        self.load.attempts.fetch_add(1, Relaxed);
+        self.load().attempts.fetch_add(1, Relaxed);
         self.ward.meters.attempt(outcome);
         if outcome.is_failure() {
             self.failed.fetch_add(1, Relaxed);
@@ -167,7 +165,7 @@ impl Endpoint {
 
     /// Requests in flight, over all workers; those that wait for a place are not among them.
     pub fn in_flight(&self) -> u32 {
-        self.load.in_flight.load(Relaxed)
+        self.load.get().map_or(0, |load| load.in_flight.load(Relaxed))
     }
 
     /// Requests that wait for a place.
@@ -177,12 +175,12 @@ impl Endpoint {
 
     /// Idle connections in the pools of all workers.
     pub fn idle(&self) -> u32 {
-        self.load.idle.load(Relaxed)
+        self.load.get().map_or(0, |load| load.idle.load(Relaxed))
     }
 
     /// Attempts that ended, and how many of them failed.
     pub fn totals(&self) -> (u64, u64) {
-        (self.load.attempts.load(Relaxed), self.failed.load(Relaxed))
+        (self.load.get().map_or(0, |load| load.attempts.load(Relaxed)), self.failed.load(Relaxed))
     }
 
     /// Requests in flight and those that wait: what balancing compares.
@@ -191,12 +189,16 @@ impl Endpoint {
         self.in_flight().saturating_add(waiting)
     }
 
+    fn load(&self) -> &Load {
+        self.load.get_or_init(Box::default)
+    }
+
     pub(crate) fn enter(&self) {
-        self.load.in_flight.fetch_add(1, Relaxed);
+        self.load().in_flight.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn exit(&self) {
-        self.load.in_flight.fetch_sub(1, Relaxed);
+        self.load().in_flight.fetch_sub(1, Relaxed);
     }
 
     pub(crate) fn wait(&self, begins: bool) {
@@ -208,11 +210,11 @@ impl Endpoint {
     }
 
     pub(crate) fn idle_added(&self) {
-        self.load.idle.fetch_add(1, Relaxed);
+        self.load().idle.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn idle_taken(&self, connections: u32) {
-        self.load.idle.fetch_sub(connections, Relaxed);
+        self.load().idle.fetch_sub(connections, Relaxed);
     }
 
     /// Whether a request would not have to wait for a place.

@@ -51,7 +51,7 @@ fn follow(cluster: &Arc<Cluster>, tasks: &mut JoinSet<()>, watched: &mut HashMap
     });
     for (id, endpoint) in stays {
         watched.entry(id).or_insert_with(|| {
-            let watch = Watch::new(cluster, endpoint, spec.clone());
+            let watch = Watch::new(cluster, endpoint, HealthCheckSpec::clone(spec));
             tasks.spawn(watch.run())
         });
     }
@@ -163,7 +163,7 @@ mod tests {
     fn checked(address: SocketAddr, check: HealthCheck) -> ClusterSpec {
         let (interval, timeout) = (Duration::from_millis(5), Duration::from_secs(5));
         let check = HealthCheckSpec { check, interval, timeout, healthy: 2, unhealthy: 3 };
-        ClusterSpec { health_check: Some(check), ..at(address) }
+        ClusterSpec { health_check: Some(check.into()), ..at(address) }
     }
 
     async fn until(condition: impl Fn() -> bool) {
@@ -309,7 +309,7 @@ mod tests {
     fn verdicts_need_answers_in_a_row() {
         let cluster = cluster(&checked("127.0.0.1:1".parse().unwrap(), HealthCheck::Tcp));
         let endpoint = members(&cluster).remove(0);
-        let mut watch = Watch::new(&cluster, &endpoint, cluster.spec().health_check.clone().unwrap());
+        let mut watch = Watch::new(&cluster, &endpoint, *cluster.spec().health_check.clone().unwrap());
         let mut hear = |answers: &str| {
             for answer in answers.chars() {
                 let answer = if answer == '+' { Ok(()) } else { Err(CheckError::NotServing) };

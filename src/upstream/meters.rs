@@ -15,6 +15,14 @@ type Extra = Option<(&'static str, &'static str)>;
 pub(crate) struct Meters {
     registry: Registry,
     cluster: Box<str>,
+    /// Of its own, because most of thousands of clusters never count a request, and the handles are a third of a kilobyte.
+    requests: OnceLock<Box<Requests>>,
+    states: [OnceLock<Gauge>; 3],
+}
+
+/// What requests count.
+#[derive(Debug, Default)]
+struct Requests {
     classes: [OnceLock<Counter>; 5],
     failures: [OnceLock<Counter>; 5],
     connects: OnceLock<(Counter, Histogram)>,
@@ -24,7 +32,6 @@ pub(crate) struct Meters {
     in_flight: OnceLock<Gauge>,
     queued: OnceLock<Gauge>,
     retries: OnceLock<Counter>,
-    states: [OnceLock<Gauge>; 3],
 }
 
 /// Where an endpoint stands, as the scrape tells it.
@@ -40,17 +47,13 @@ impl Meters {
         Self {
             registry: registry.clone(),
             cluster: cluster.into(),
-            classes: Default::default(),
-            failures: Default::default(),
-            connects: OnceLock::new(),
-            head: OnceLock::new(),
-            reused: OnceLock::new(),
-            open: OnceLock::new(),
-            in_flight: OnceLock::new(),
-            queued: OnceLock::new(),
-            retries: OnceLock::new(),
+            requests: OnceLock::new(),
             states: Default::default(),
         }
+    }
+
+    fn requests(&self) -> &Requests {
+        self.requests.get_or_init(Box::default)
     }
 
     /// Name of the cluster.
@@ -76,17 +79,18 @@ impl Meters {
 
     /// One attempt's end.
     pub(crate) fn attempt(&self, outcome: Outcome) {
+        let requests = self.requests();
         let (cells, index, family, extra) = match outcome {
-            Outcome::Success => (&self.classes, 1, &families::UPSTREAM_REQUESTS, ("class", "2xx")),
+            Outcome::Success => (&requests.classes, 1, &families::UPSTREAM_REQUESTS, ("class", "2xx")),
             Outcome::Status(status) => {
                 let (index, class) = class(status);
-                (&self.classes, index, &families::UPSTREAM_REQUESTS, ("class", class))
+                (&requests.classes, index, &families::UPSTREAM_REQUESTS, ("class", class))
             }
-            Outcome::ConnectFailed => (&self.failures, 0, &families::UPSTREAM_FAILURES, ("reason", "connect")),
-            Outcome::TlsFailed => (&self.failures, 1, &families::UPSTREAM_FAILURES, ("reason", "tls")),
-            Outcome::Reset => (&self.failures, 2, &families::UPSTREAM_FAILURES, ("reason", "reset")),
-            Outcome::Timeout => (&self.failures, 3, &families::UPSTREAM_FAILURES, ("reason", "timeout")),
-            Outcome::Malformed => (&self.failures, 4, &families::UPSTREAM_FAILURES, ("reason", "protocol")),
+            Outcome::ConnectFailed => (&requests.failures, 0, &families::UPSTREAM_FAILURES, ("reason", "connect")),
+            Outcome::TlsFailed => (&requests.failures, 1, &families::UPSTREAM_FAILURES, ("reason", "tls")),
+            Outcome::Reset => (&requests.failures, 2, &families::UPSTREAM_FAILURES, ("reason", "reset")),
+            Outcome::Timeout => (&requests.failures, 3, &families::UPSTREAM_FAILURES, ("reason", "timeout")),
+            Outcome::Malformed => (&requests.failures, 4, &families::UPSTREAM_FAILURES, ("reason", "protocol")),
         };
         if let Some(cell) = cells.get(index) {
             cell.get_or_init(|| self.counter(family, Some(extra))).add(1);
@@ -95,7 +99,7 @@ impl Meters {
 
     /// A connection was made in this time.
     pub(crate) fn connected(&self, took: std::time::Duration) {
-        let (connects, duration) = self.connects.get_or_init(|| {
+        let (connects, duration) = self.requests().connects.get_or_init(|| {
             let duration = self.labels(None, |l| self.registry.histogram(&families::UPSTREAM_CONNECT_DURATION, l));
             (self.counter(&families::UPSTREAM_CONNECTS, None), duration)
         });
@@ -106,27 +110,27 @@ impl Meters {
     /// The head of a response came this long after its attempt was sent.
     pub(crate) fn head(&self, after: std::time::Duration) {
         let resolve = || self.labels(None, |l| self.registry.histogram(&families::UPSTREAM_HEAD_DURATION, l));
-        self.head.get_or_init(resolve).observe(after);
+        self.requests().head.get_or_init(resolve).observe(after);
     }
 
     pub(crate) fn reused(&self) {
-        self.reused.get_or_init(|| self.counter(&families::UPSTREAM_REUSED, None)).add(1);
+        self.requests().reused.get_or_init(|| self.counter(&families::UPSTREAM_REUSED, None)).add(1);
     }
 
     pub(crate) fn open(&self) -> &Gauge {
-        self.open.get_or_init(|| self.gauge(&families::UPSTREAM_CONNECTIONS_OPEN, None))
+        self.requests().open.get_or_init(|| self.gauge(&families::UPSTREAM_CONNECTIONS_OPEN, None))
     }
 
     pub(crate) fn in_flight(&self) -> &Gauge {
-        self.in_flight.get_or_init(|| self.gauge(&families::UPSTREAM_IN_FLIGHT, None))
+        self.requests().in_flight.get_or_init(|| self.gauge(&families::UPSTREAM_IN_FLIGHT, None))
     }
 
     pub(crate) fn queued(&self) -> &Gauge {
-        self.queued.get_or_init(|| self.gauge(&families::UPSTREAM_QUEUED, None))
+        self.requests().queued.get_or_init(|| self.gauge(&families::UPSTREAM_QUEUED, None))
     }
 
     pub(crate) fn retried(&self) {
-        self.retries.get_or_init(|| self.counter(&families::UPSTREAM_RETRIES, None)).add(1);
+        self.requests().retries.get_or_init(|| self.counter(&families::UPSTREAM_RETRIES, None)).add(1);
     }
 
     /// A series that the caller keeps, for what is rare.

@@ -47,7 +47,7 @@ fn sample() -> Fragment {
     let respond = RespondSpec { status: 204, headers: Vec::new(), body: String::new() };
     Fragment {
         listeners: vec![spec("http", ListenerProtocol::Http)],
-        routes: vec![route("a", Action::Forward(shares)).into(), route("b", Action::Respond(respond)).into()],
+        routes: vec![route("a", Action::Forward(shares)).into(), route("b", Action::Respond(respond.into())).into()],
         clusters: vec![ClusterSpec::new("shop/web", Origin::of("routes.yaml"), endpoints).into()],
         ..Fragment::default()
     }

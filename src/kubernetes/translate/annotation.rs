@@ -3,7 +3,7 @@
 //! `tidegate.io/expose: shop.example.com/api/` makes a route to the Service. Nothing may be claimed so but what the install
 //! configuration allows to the Service's namespace.
 
-use super::super::convert::EXPOSE;
+use super::super::convert::{EXPOSE, OTHERS};
 use super::super::objects::{Ingress, Service};
 use super::piece::{Piece, origin, route};
 use crate::config::kubernetes::ExposeRule;
@@ -105,8 +105,7 @@ const INSTEAD: &[(&str, &str)] = &[
 
 /// One warning that lists the annotations for another controller that change nothing here.
 pub(super) fn not_done(ingress: &Ingress) -> Option<Problem> {
-    let names: Vec<&str> =
-        ingress.annotations.iter().filter_map(|key| key.strip_prefix("nginx.ingress.kubernetes.io/")).collect();
+    let names: Vec<&str> = ingress.annotations.iter().filter_map(|key| key.strip_prefix(OTHERS)).collect();
     if names.is_empty() {
         return None;
     }

@@ -96,7 +96,7 @@ impl Claims {
     /// Gives each host and path to one object, as far as this piece is concerned.
     pub(super) fn settle(&self, owned: &Rc<Owned>) -> Settled {
         let mut settled = Settled::default();
-        for (place, route) in (0..owned.routes()).filter_map(|place| Some((place, owned.route(place)?))) {
+        for (place, route) in (0..owned.count()).filter_map(|place| Some((place, owned.route(place)?))) {
             let losses: Vec<_> = hosts(route).filter_map(|host| self.lost(owned, place, host)).collect();
             settled.judge(owned, (place, route), &losses);
         }
@@ -122,7 +122,7 @@ fn affect(slot: &[Claimant], affected: &mut Affected) {
 }
 
 fn claims(owned: &Rc<Owned>) -> impl Iterator<Item = Claimant> {
-    let routes = (0..owned.routes()).filter_map(|place| Some((place, owned.route(place)?)));
+    let routes = (0..owned.count()).filter_map(|place| Some((place, owned.route(place)?)));
     routes.flat_map(move |(place, route)| hosts(route).map(move |host| Claimant::new(owned, place, host)))
 }
 

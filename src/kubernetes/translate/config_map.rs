@@ -40,7 +40,7 @@ pub struct Alone {
 /// Reads a ConfigMap as a gate does that never saw it before: for whoever wants to know what a gate will say of it.
 pub fn read_alone(map: RoutesConfigMap, own: &str, known: &BTreeSet<String>) -> Alone {
     let held = read(&Arc::new(map), None, own, known);
-    let piece = |owned: &Rc<Owned>| (owned.piece.fragment.clone(), owned.piece.problems.clone());
+    let piece = |owned: &Rc<Owned>| (owned.fragment(), owned.piece().problems.clone());
     let texts = held.texts.iter().map(|(name, owned)| (name.clone(), piece(owned))).collect();
     Alone { texts, binary: held.map.binary.iter().cloned().zip(held.problems).collect() }
 }
@@ -76,10 +76,9 @@ fn read(map: &Arc<RoutesConfigMap>, before: Option<Held>, own: &str, known: &BTr
             (true, Some(owned)) => owned,
             (_, old) => {
                 let place = format!("ConfigMap/{}/{name}", map.meta.key);
-                let (nothing, old) = (Fragment::default(), old.as_ref().map(|old| &old.piece));
-                let last = old.map_or(&nothing, |old| &old.fragment);
-                let mut piece = piece(&place, text, map.meta.created, last, own, known);
-                old.into_iter().for_each(|old| piece.adopt(old));
+                let last = old.as_ref().map(|old| old.fragment()).unwrap_or_default();
+                let mut piece = piece(&place, text, map.meta.created, &last, own, known);
+                old.into_iter().for_each(|old| piece.adopt(&old));
                 Owned::new(Owner::ConfigMap, &map.meta, name.as_str(), piece)
             }
         };

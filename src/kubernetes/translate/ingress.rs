@@ -189,7 +189,7 @@ fn path_match(path: &IngressPath) -> Result<PathMatch, (String, String)> {
         Ok(text) => text,
         Err(error) => return wrong(error.what),
     };
-    match path.path_type.as_str() {
+    match &*path.path_type {
         "Exact" => Ok(PathMatch::Exact(text)),
         "Prefix" | "ImplementationSpecific" => Ok(PathMatch::Prefix(text)),
         other => Err((format!("unknown pathType {other:?}"), "Prefix, Exact or ImplementationSpecific".to_owned())),

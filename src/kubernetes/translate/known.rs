@@ -79,7 +79,7 @@ impl Known {
 
     /// What is wrong with a cluster.
     pub(super) fn fault(&self, name: &str) -> Option<&Fault> {
-        self.made.get(name)?.made.fault.as_ref()
+        self.made.get(name)?.made.fault.as_deref()
     }
 
     /// Names of the settings that clusters took.

@@ -173,7 +173,7 @@ impl Memory {
         all.extend(secured.problems.iter().cloned());
         all.extend(self.config_maps.values().flat_map(|held| held.problems.iter().cloned()));
         for owned in settlement.troubled.values() {
-            all.extend(owned.piece.problems.iter().chain(&owned.state.borrow().problems).cloned());
+            all.extend(owned.piece().problems.iter().chain(&owned.state.borrow().problems).cloned());
         }
         all.sort();
         all.dedup();
@@ -212,6 +212,6 @@ fn renewed<'a, T: 'a>(held: &mut Vec<Arc<T>>, now: impl Iterator<Item = &'a Arc<
 
 /// A piece that takes over the routes which its version before had already.
 fn adopted(owner: Owner, meta: &super::objects::Meta, mut piece: Piece, before: Option<&Owned>) -> Rc<Owned> {
-    before.into_iter().for_each(|before| piece.adopt(&before.piece));
+    before.into_iter().for_each(|before| piece.adopt(before));
     Owned::new(owner, meta, "", piece)
 }

@@ -32,6 +32,21 @@ pub(super) struct Piece {
 }
 
 impl Piece {
+    const NOTHING: Self = Self {
+        fragment: Fragment {
+            listeners: Vec::new(),
+            routes: Vec::new(),
+            tls: Vec::new(),
+            certificates: Vec::new(),
+            clusters: Vec::new(),
+        },
+        fallback: None,
+        secrets: BTreeMap::new(),
+        problems: Vec::new(),
+        closed: Vec::new(),
+        refused: 0,
+    };
+
     /// Leaves out a route.
     pub(super) fn refuse(&mut self, origin: Origin, what: impl Into<String>, hint: impl Into<String>) {
         self.problems.push(Problem::error(origin, what, hint));
@@ -52,8 +67,8 @@ impl Piece {
     }
 
     /// Takes the very routes of the version before where they are equal, so that nobody has to compare them again.
-    pub(super) fn adopt(&mut self, before: &Self) {
-        let old = &before.fragment.routes;
+    pub(super) fn adopt(&mut self, before: &Owned) {
+        let old = &before.routes;
         let mut by_name: Option<HashMap<&str, &Arc<RouteSpec>>> = None;
         for (place, route) in self.fragment.routes.iter_mut().enumerate() {
             let known = old.get(place).filter(|old| *old == route).or_else(|| {
@@ -64,7 +79,7 @@ impl Piece {
                 *route = Arc::clone(known);
             }
         }
-        if let (Some(new), Some(old)) = (&mut self.fallback, &before.fallback)
+        if let (Some(new), Some(old)) = (&mut self.fallback, &before.piece().fallback)
             && new == old
         {
             *new = Arc::clone(old);
@@ -80,8 +95,12 @@ pub(super) fn origin(kind: &str, meta: &Meta, key: impl Into<String>) -> Origin 
 
 /// A plain route of an object to one cluster. Its name tells host, path and object: `shop.example.com/api (Ingress shop/web)`.
 pub(super) fn route(of: &str, host: HostPattern, path: PathMatch, cluster: String, origin: Origin) -> RouteSpec {
+    let mut name = shorten(format!("{host}{} ({of})", show_path(&path)));
+    let (mut cluster, mut origin) = (cluster, origin);
+    // Texts that were put together have room to grow.
+    [&mut name, &mut cluster, &mut origin.key].into_iter().for_each(String::shrink_to_fit);
     RouteSpec {
-        name: shorten(format!("{host}{} ({of})", show_path(&path))),
+        name,
         origin,
         listeners: Vec::new(),
         hosts: if host == HostPattern::Any { Vec::new() } else { vec![host] },
@@ -110,7 +129,9 @@ pub(super) struct Owned {
     pub(super) meta: Meta,
     /// The key in a ConfigMap; empty for other objects.
     pub(super) text: Box<str>,
-    pub(super) piece: Piece,
+    pub(super) routes: Box<[Arc<RouteSpec>]>,
+    /// Everything but its routes; nothing of most of thousands.
+    rest: Option<Box<Piece>>,
     pub(super) state: RefCell<State>,
 }
 
@@ -136,8 +157,21 @@ pub(super) enum Owner {
 }
 
 impl Owned {
-    pub(super) fn new(owner: Owner, meta: &Meta, text: impl Into<Box<str>>, piece: Piece) -> Rc<Self> {
-        Rc::new(Self { owner, meta: meta.clone(), text: text.into(), piece, state: RefCell::default() })
+    pub(super) fn new(owner: Owner, meta: &Meta, text: impl Into<Box<str>>, mut piece: Piece) -> Rc<Self> {
+        let routes = std::mem::take(&mut piece.fragment.routes).into();
+        let rest = (piece != Piece::default()).then(|| Box::new(piece));
+        Rc::new(Self { owner, meta: meta.clone(), text: text.into(), routes, rest, state: RefCell::default() })
+    }
+
+    /// Its piece, the routes aside.
+    pub(super) fn piece(&self) -> &Piece {
+        static NOTHING: Piece = Piece::NOTHING;
+        self.rest.as_deref().unwrap_or(&NOTHING)
+    }
+
+    /// Its piece as a fragment.
+    pub(super) fn fragment(&self) -> Fragment {
+        Fragment { routes: self.routes.to_vec(), ..self.piece().fragment.clone() }
     }
 
     /// What is less wins a conflict: the oldest, then namespace and name.
@@ -147,18 +181,18 @@ impl Owned {
 
     /// The route at a place; past the last one is the one that takes what is left.
     pub(super) fn route(&self, place: usize) -> Option<&Arc<RouteSpec>> {
-        let routes = &self.piece.fragment.routes;
-        routes.get(place).or_else(|| self.piece.fallback.as_ref().filter(|_| place == routes.len()))
+        let fallback = || self.piece().fallback.as_ref().filter(|_| place == self.routes.len());
+        self.routes.get(place).or_else(fallback)
     }
 
     /// Whether the route at a place is the one that takes what is left.
     pub(super) fn is_fallback(&self, place: usize) -> bool {
-        place >= self.piece.fragment.routes.len()
+        place >= self.routes.len()
     }
 
     /// How many routes it has, the one that takes what is left included.
-    pub(super) fn routes(&self) -> usize {
-        self.piece.fragment.routes.len() + usize::from(self.piece.fallback.is_some())
+    pub(super) fn count(&self) -> usize {
+        self.routes.len() + usize::from(self.piece().fallback.is_some())
     }
 }
 

@@ -36,7 +36,7 @@ impl Secured {
         for owned in &news.gone {
             self.pieces.remove(&Rc::as_ptr(owned));
         }
-        let asking = news.come.iter().filter(|owned| owned.piece.secures());
+        let asking = news.come.iter().filter(|owned| owned.piece().secures());
         self.pieces.extend(asking.map(|owned| (Rc::as_ptr(owned), Rc::clone(owned))));
         if !stale && self.seen == objects.secrets {
             return None;
@@ -45,7 +45,7 @@ impl Secured {
         let mut secrets = Secrets::new(objects, own, std::mem::take(&mut self.last));
         let mut pieces: Vec<Rc<Owned>> = self.pieces.values().cloned().collect();
         pieces.sort_by(|a, b| a.rank().cmp(&b.rank()));
-        let bindings = pieces.iter().flat_map(|owned| owned.piece.fragment.tls.iter().map(|b| (b, &owned.piece)));
+        let bindings = pieces.iter().flat_map(|owned| owned.piece().fragment.tls.iter().map(|b| (b, owned.piece())));
         let tls: Vec<_> = bindings.filter_map(|(binding, piece)| bound(binding, piece, &mut secrets)).collect();
         let mut problems = Vec::new();
         let said = Settled::of(&pieces, &mut secrets, &mut problems);
@@ -68,12 +68,12 @@ impl Secured {
 
 /// Whether what pieces ask for of this is another thing now.
 fn is_stale(news: &News) -> bool {
-    let asks = |owned: &&Rc<Owned>| owned.piece.secures();
+    let asks = |owned: &&Rc<Owned>| owned.piece().secures();
     let (gone, come) = (news.gone.iter().filter(asks), news.come.iter().filter(asks));
     if news.gone.len().max(news.come.len()) > MANY {
         return gone.chain(come).next().is_some();
     }
-    let same = |a: &Rc<Owned>, b: &Rc<Owned>| a.rank() == b.rank() && a.piece.secures_as(&b.piece);
+    let same = |a: &Rc<Owned>, b: &Rc<Owned>| a.rank() == b.rank() && a.piece().secures_as(b.piece());
     gone.clone().any(|old| !come.clone().any(|new| same(old, new)))
         || come.clone().any(|new| !gone.clone().any(|old| same(old, new)))
 }

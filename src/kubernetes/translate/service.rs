@@ -43,7 +43,7 @@ pub(super) struct Made {
     pub(super) spec: Arc<ClusterSpec>,
     pub(super) binding: Binding,
     /// What is wrong, and what would be right: told to each route that names it.
-    pub(super) fault: Option<Fault>,
+    pub(super) fault: Option<Box<Fault>>,
     /// The name of the settings that it took.
     pub(super) said: Option<Box<str>>,
 }
@@ -76,7 +76,7 @@ impl Settled {
     pub(super) fn of(pieces: &[Rc<Owned>], secrets: &mut Secrets<'_>, problems: &mut Vec<Problem>) -> Self {
         let mut settled = Self::default();
         for owned in pieces {
-            for spec in &owned.piece.fragment.clusters {
+            for spec in &owned.piece().fragment.clusters {
                 let Some(reference) = Reference::parse(&spec.name) else { continue };
                 let others = settled.0.entry(reference.whole.to_owned()).or_default();
                 if let Some(older) = others.iter().find(|other| other.port.as_deref() == reference.port) {
@@ -86,7 +86,7 @@ impl Settled {
                     continue;
                 }
                 let client = spec.tls.as_ref().and_then(|tls| tls.client_certificate.as_ref());
-                let key = client.and_then(|name| Some((name, owned.piece.secrets.get(name)?)));
+                let key = client.and_then(|name| Some((name, owned.piece().secrets.get(name)?)));
                 let certified = key.is_none_or(|(name, key)| secrets.certificate(name, key, &spec.origin));
                 let mut spec = ClusterSpec::clone(spec);
                 let complete = find_authorities(&mut spec, secrets) && certified;
@@ -99,7 +99,7 @@ impl Settled {
 
     /// Settings that are wrong are settings all the same: without endpoints until they are right.
     fn close(&mut self, owned: &Owned) {
-        let references = owned.piece.closed.iter().filter_map(|name| Some((name, Reference::parse(name)?)));
+        let references = owned.piece().closed.iter().filter_map(|name| Some((name, Reference::parse(name)?)));
         for (name, reference) in references {
             let others = self.0.entry(reference.whole.to_owned()).or_default();
             if others.iter().all(|other| other.port.as_deref() != reference.port) {
@@ -168,7 +168,7 @@ impl<'a> Clusters<'a> {
         let (binding, fault) = match found.and_then(|(binding, port)| speak(&mut spec, port).map(|()| binding)) {
             Ok(binding) if complete => (binding, None),
             Ok(_) => (Binding::Nothing, None),
-            Err(fault) => (Binding::Nothing, Some(fault)),
+            Err(fault) => (Binding::Nothing, Some(Box::new(fault))),
         };
         if !complete {
             drop_client_certificate(&mut spec);

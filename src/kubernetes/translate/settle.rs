@@ -66,7 +66,8 @@ impl Settlement {
         let before = Became::of(owned);
         let old = owned.state.replace(new);
         let state = owned.state.borrow();
-        let released = names(&old.routes).into_iter().filter(|name| !names(&state.routes).contains(name));
+        let kept = names(&state.routes);
+        let released = names(&old.routes).into_iter().filter(|name| !kept.contains(name));
         released.for_each(|name| self.known.release(name, owned));
         let (gone, come) = different(&old.routes, &state.routes);
         edits.routes.0.extend(gone);
@@ -75,7 +76,7 @@ impl Settlement {
             edits.0.push(before);
             edits.1.push(Became::of(owned));
         }
-        let wrong = !(owned.piece.problems.is_empty() && state.problems.is_empty());
+        let wrong = !(owned.piece().problems.is_empty() && state.problems.is_empty());
         let was = match wrong {
             true => self.troubled.insert(Rc::as_ptr(owned), Rc::clone(owned)),
             false => self.troubled.remove(&Rc::as_ptr(owned)),
@@ -93,7 +94,7 @@ impl Settlement {
                 .extend(faults.map(|(what, hint)| Problem::error(route.origin.clone(), what.clone(), hint.clone())));
             accepted += usize::from(problems.len() == before);
         }
-        let refused = owned.piece.refused + lost + routes.len() - accepted;
+        let refused = owned.piece().refused + lost + routes.len() - accepted;
         State { routes: routes.into(), problems, accepted, refused }
     }
 }

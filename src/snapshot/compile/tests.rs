@@ -223,7 +223,7 @@ fn a_cluster_whose_tls_cannot_be_set_up_keeps_its_last_good_version() {
             server_name: "c.test".into(),
             client_certificate: certificate.map(str::to_owned),
         };
-        Arc::make_mut(&mut model.clusters[0]).tls = Some(tls);
+        Arc::make_mut(&mut model.clusters[0]).tls = Some(tls.into());
         model
     };
     let before = first(&model(vec![to("r", "/r", "c")], &["c"]));

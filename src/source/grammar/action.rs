@@ -50,9 +50,9 @@ impl Written {
         match self {
             Self::Forward(clusters) => Action::Forward(clusters),
             Self::Redirect { spec, path } => {
-                Action::Redirect(RedirectSpec { path: path.map(|p| p.resolve(route)), ..spec })
+                Action::Redirect(RedirectSpec { path: path.map(|p| p.resolve(route)), ..spec }.into())
             }
-            Self::Respond(spec) => Action::Respond(spec),
+            Self::Respond(spec) => Action::Respond(spec.into()),
         }
     }
 }
