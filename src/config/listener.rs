@@ -6,8 +6,8 @@ use super::policy::{Policies, networks};
 use super::tls::{certificate_name, certificate_names, client_auth};
 use super::values;
 use crate::model::{
-    HttpsRedirect, Limits, ListenerProtocol, ListenerSpec, Policy, ProxyHeaders, ServerHeader, TimeoutSpec, TlsSpec,
-    TlsVersion, ValueError,
+    HttpsRedirect, Limits, ListenerProtocol, ListenerSpec, OddNames, Policy, ProxyHeaders, ServerHeader, TimeoutSpec,
+    TlsSpec, TlsVersion, ValueError,
 };
 use std::net::SocketAddr;
 
@@ -129,7 +129,7 @@ fn https_redirect() -> impl Kind<Out = Option<HttpsRedirect>> {
 fn proxy_headers() -> Section<ProxyHeaders> {
     Section {
         name: "proxy_headers",
-        doc: "Headers that the proxy itself writes.",
+        doc: "Headers that the proxy itself writes, and those that it does not take.",
         fields: |f| {
             let usual = ProxyHeaders::default();
             let doc = "X-Forwarded-For, -Proto, -Host and -Port to the upstream.";
@@ -140,7 +140,10 @@ fn proxy_headers() -> Section<ProxyHeaders> {
             let via = f.or("via", "Via in both directions.", values::flag(), usual.via);
             let doc = "The Server header of responses: keep the upstream's, remove it, or { set: TEXT }.";
             let server = f.optional("server", doc, server()).unwrap_or(usual.server);
-            Some(ProxyHeaders { x_forwarded, forwarded, request_id, via, server })
+            let doc = "A header name with other characters than letters, digits and hyphens: refuse the request, or drop the field.";
+            let odd = values::choice("a choice", &[("refuse", OddNames::Refuse), ("drop", OddNames::Drop)]);
+            let odd_names = f.or("odd_names", doc, odd, usual.odd_names);
+            Some(ProxyHeaders { x_forwarded, forwarded, request_id, via, server, odd_names })
         },
     }
 }

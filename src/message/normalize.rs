@@ -4,7 +4,7 @@
 //! differently is refused: the upstream must see the same host and path that the route was chosen by.
 
 use super::path::canonical_path;
-use super::{Field, FieldId, RequestHead, Version};
+use super::{Field, FieldId, Fields, RequestHead, Version};
 use http::{Method, StatusCode};
 use std::fmt::Write;
 use thiserror::Error;
@@ -77,6 +77,14 @@ pub fn normalize(head: &mut RequestHead) -> Result<(), Refused> {
     let outcome = split_target(head, &raw);
     head.raw_target = raw;
     outcome
+}
+
+/// Leaves out fields whose names [`normalize`] would refuse for their characters.
+pub fn drop_odd_names(fields: &mut Fields) {
+    let odd = |field: &Field<'_>| field.id == FieldId::Other && !is_plain(field.name);
+    if fields.iter().any(|field| odd(&field)) {
+        fields.retain(|field| !odd(&field));
+    }
 }
 
 /// A WebSocket is a GET (RFC 8441 section 5), whichever way it was asked for: the same is matched and forwarded.

@@ -92,12 +92,30 @@ pub struct ProxyHeaders {
     pub via: bool,
     /// The Server header of responses.
     pub server: ServerHeader,
+    /// Header names of requests that hold other characters than letters, digits and hyphens.
+    pub odd_names: OddNames,
 }
 
 impl Default for ProxyHeaders {
     fn default() -> Self {
-        Self { x_forwarded: true, forwarded: false, request_id: true, via: false, server: ServerHeader::Keep }
+        Self {
+            x_forwarded: true,
+            forwarded: false,
+            request_id: true,
+            via: false,
+            server: ServerHeader::Keep,
+            odd_names: OddNames::Refuse,
+        }
     }
+}
+
+/// What becomes of a header name that an upstream may take for another one: to CGI `X_Real_IP` is `X-Real-IP`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OddNames {
+    /// The request is refused (default).
+    Refuse,
+    /// The field is left out, as by nginx.
+    Drop,
 }
 
 /// What becomes of the Server header of responses.

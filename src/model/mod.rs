@@ -19,7 +19,8 @@ pub use cluster::{
     ProxyHeader, UpstreamProtocol, UpstreamTlsSpec,
 };
 pub use listener::{
-    HttpsRedirect, Limits, ListenerProtocol, ListenerSpec, ProxyHeaders, ServerHeader, TimeoutSpec, TlsSpec, TlsVersion,
+    HttpsRedirect, Limits, ListenerProtocol, ListenerSpec, OddNames, ProxyHeaders, ServerHeader, TimeoutSpec, TlsSpec,
+    TlsVersion,
 };
 pub use origin::{Origin, Position, Problem, Severity};
 pub use policy::{AccessPolicy, Check, FieldCheck, HeaderCheckPolicy, HeaderEdit, PathRewrite, Policy, RewritePolicy};

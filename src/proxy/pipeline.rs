@@ -6,8 +6,9 @@ use super::error::ProxyError;
 use super::request::Request;
 use super::respond::{self, Answer};
 use crate::message::hop::{self, ConnectionOptions};
-use crate::message::normalize::{Refused, normalize};
+use crate::message::normalize::{Refused, drop_odd_names, normalize};
 use crate::message::{FieldId, RequestHead, ResponseHead, Version, forwarded};
+use crate::model::OddNames;
 use crate::route::{Action, Miss, Route, https_location};
 use crate::snapshot::ListenerSnapshot;
 use http::{Method, StatusCode};
@@ -28,6 +29,9 @@ pub fn decide(
     options: ConnectionOptions,
     request: &mut Request,
 ) -> Result<Decision, ProxyError> {
+    if listener.spec.headers.odd_names == OddNames::Drop {
+        drop_odd_names(&mut request.head.fields);
+    }
     let outcome = normalize(&mut request.head);
     request.remember();
     outcome?;

@@ -7,9 +7,9 @@ mod text;
 
 use super::{ListenerSnapshot, Snapshot};
 use crate::filter::Verdict;
-use crate::message::normalize::{Refused, normalize};
+use crate::message::normalize::{Refused, drop_odd_names, normalize};
 use crate::message::{RequestContext, RequestHead, Scheme, forwarded};
-use crate::model::{self, FieldName, ListenerProtocol, ValueError};
+use crate::model::{self, FieldName, ListenerProtocol, OddNames, ValueError};
 use crate::route::{self, Action, Route, https_location};
 use crate::upstream::{ClusterView, EndpointView};
 use http::Method;
@@ -207,6 +207,9 @@ fn through(
     explanation: &mut Explanation,
 ) -> String {
     let mut head = request.head();
+    if listener.spec.headers.odd_names == OddNames::Drop {
+        drop_odd_names(&mut head.fields);
+    }
     if let Err(refused) = normalize(&mut head) {
         return format!("{}: {refused}", refused.status().as_u16());
     }

@@ -1,6 +1,8 @@
 //! What of a head is refused, and what of it does the upstream receive?
 
 use super::Gate;
+use crate::harness::proxy::{everything_to, routes};
+use crate::harness::upstream::Upstream;
 
 #[tokio::test]
 async fn exactly_one_valid_host_reaches_the_upstream() {
@@ -43,6 +45,20 @@ async fn header_names_are_letters_digits_and_hyphens() {
     let request = gate.passes_with("x-A-1: b\r\n-: c\r\n9: d\r\n").await;
     assert_eq!((request.get("x-a-1"), request.get("-"), request.get("9")), (Some("b"), Some("c"), Some("d")));
     gate.told("header_name").await;
+}
+
+#[tokio::test]
+async fn odd_names_are_dropped_where_the_listener_says_so() {
+    let up = Upstream::text("ok").await;
+    let proxy = routes(everything_to(&[&up])).http("proxy_headers: { odd_names: drop }").start().await;
+    let gate = Gate { http: proxy.http().await, proxy, up };
+    let request =
+        gate.passes_with("X_A: 1\r\nTransfer_Encoding: chunked\r\nX.B: 2\r\nX-C: 3\r\nX_Forwarded_For: 4\r\n").await;
+    for gone in ["x_a", "transfer_encoding", "x.b", "x_forwarded_for"] {
+        assert!(!request.has(gone), "{gone}: {request:?}");
+    }
+    assert_eq!(request.get("x-c"), Some("3"));
+    gate.refuses_with("Transfer---Encoding: chunked\r\n", 400, "header_name").await;
 }
 
 #[tokio::test]
