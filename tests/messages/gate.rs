@@ -30,12 +30,15 @@ pub enum Outcome {
     Passed { sent: Vec<u8>, body: Vec<u8>, rest: Vec<u8> },
 }
 
+/// Names in lower case and values.
+pub type Lines = Vec<(String, Vec<u8>)>;
+
 /// The head as it was read, for comparison.
 pub struct Seen {
     pub method: String,
     pub target: Vec<u8>,
-    pub fields: Vec<(String, Vec<u8>)>,
-    pub trailers: Vec<(String, Vec<u8>)>,
+    pub fields: Lines,
+    pub trailers: Lines,
 }
 
 pub fn limits() -> HeadLimits {
@@ -110,12 +113,7 @@ pub fn response(pieces: &[&[u8]], method: &Method) -> Outcome {
 }
 
 /// Moves the body and gives what was written. Not [`poll_relay`] alone: the body itself is wanted, too.
-fn relay(
-    mut from: Conn<Script>,
-    mut to: Conn<Script>,
-    keep: fn(&mut Fields),
-    trailers: &mut Vec<(String, Vec<u8>)>,
-) -> Outcome {
+fn relay(mut from: Conn<Script>, mut to: Conn<Script>, keep: fn(&mut Fields), trailers: &mut Lines) -> Outcome {
     let head = to.stream().written.len();
     let (mut moved, chunked) = (0, matches!(to.writer, BodyWriter::Chunked(_)));
     let result = now(poll_fn(|cx| poll_relay(cx, &mut from, &mut to, &mut moved, keep)));
@@ -145,7 +143,7 @@ fn relay(
 }
 
 /// Our own chunks, which are the simplest there are, and their trailers; `None` where they have no end.
-fn unchunk(mut text: &[u8]) -> Option<(Vec<u8>, Vec<(String, Vec<u8>)>)> {
+fn unchunk(mut text: &[u8]) -> Option<(Vec<u8>, Lines)> {
     let mut body = Vec::new();
     loop {
         let end = text.windows(2).position(|pair| pair == b"\r\n")?;
@@ -171,7 +169,7 @@ fn refused(error: &ProxyError) -> Outcome {
     Outcome::Refused(row.status, row.reason)
 }
 
-fn pairs(fields: &Fields) -> Vec<(String, Vec<u8>)> {
+fn pairs(fields: &Fields) -> Lines {
     let name = |name: &[u8]| String::from_utf8(name.to_ascii_lowercase()).expect("names are tokens");
     fields.iter().map(|field| (name(field.name), field.value.to_vec())).collect()
 }
