@@ -164,11 +164,12 @@ fn is_dropped(field: &Field<'_>, trusted: bool) -> bool {
 
 /// What other proxies are known to say of a client and of what it asked for, and upstreams to believe: some frameworks route by
 /// X-Original-URL and X-Rewrite-URL in place of the path that was matched here.
-const CLAIMS: [&[u8]; 8] = [
+const CLAIMS: [&[u8]; 9] = [
     b"cf-connecting-ip",
     b"true-client-ip",
     b"x-client-ip",
     b"x-cluster-client-ip",
+    b"x-forwarded",
     b"x-original-host",
     b"x-original-uri",
     b"x-original-url",

@@ -7,7 +7,7 @@ use crate::proxy::push::await_head;
 use crate::proxy::remote::{Remote, Wire};
 use crate::proxy::request::{Downstream, Request};
 use crate::upstream::{Outcome, UpstreamStream};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use std::task::{Context, Poll};
 use tokio::time::Instant;
 
@@ -43,7 +43,15 @@ pub(in crate::proxy) async fn send<D: Downstream>(
     remote.endpoint.answered(now - sent_at);
     request.ctx.upstream_head = Some(now - request.ctx.started);
     receive(&mut remote, request)?;
+    remote.keep &= !may_be_left_unread(&request.head.method, body);
     Ok(remote)
+}
+
+/// A body that has no meaning for its method (RFC 9110 section 9.3): a server that does not read it takes it for the next request
+/// on the connection, which must then be nobody else's.
+fn may_be_left_unread(method: &Method, body: BodyKind) -> bool {
+    let framed = !matches!(body, BodyKind::None | BodyKind::Length(0));
+    framed && matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::DELETE)
 }
 
 fn write_head(conn: &mut Conn<UpstreamStream>, request: &Request, body: BodyKind) {

@@ -3,6 +3,7 @@
 use super::Gate;
 use crate::harness::proxy::{everything_to, routes};
 use crate::harness::upstream::{Peer, Upstream};
+use crate::harness::wire::Head;
 
 #[tokio::test]
 async fn transfer_encoding_is_one_chunked_and_stands_alone() {
@@ -84,6 +85,61 @@ async fn a_request_without_a_length_has_no_body() {
         let request = gate.passes(bytes).await;
         assert_eq!((request.head.target(), request.body.len()), ("/first", 0));
         assert!(!request.has("content-length") && !request.has("transfer-encoding"));
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_an_upstream_may_not_read_begins_no_request_of_another() {
+    // It reads no body, takes it for a second request, and is slow with that one: until a third comes.
+    let up = Upstream::start(|mut peer: Peer| async move {
+        let page = |head: Head| format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{:4.4}", &head.target()[1..]);
+        let Ok(first) = peer.head().await else { return };
+        peer.send(page(first)).await;
+        while let (Ok(evil), Ok(_)) = (peer.head().await, peer.head().await) {
+            if peer.try_send(page(evil)).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+    let proxy = routes(everything_to(&[&up])).section("workers", "1").start().await;
+    let evil = "GET /evil HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    for method in ["GET", "OPTIONS", "DELETE"] {
+        let mut client = proxy.client().await;
+        client
+            .send(format!("{method} /mine HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n{evil}", evil.len()))
+            .await;
+        assert_eq!(client.response().await.text(), "mine", "{method}");
+        assert_eq!(proxy.get("a.test", "/your").await.text(), "your", "{method}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_follows_a_refused_request_is_read() {
+    let up = Upstream::text("ok").await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let good = |n: u32| format!("GET /{n} HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    for (number, bad) in [
+        "GET / HTTP/1.1\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+        "TRACE / HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        "GET /%2f HTTP/1.1\r\nHost: a.test\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a.test\r\nExpect: x\r\n\r\n",
+        "garbage\r\n\r\n",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let mut client = proxy.client().await;
+        client.send([good(1), good(2), (*bad).to_owned(), good(3)].concat()).await;
+        for _ in 0..2 {
+            assert_eq!(client.response().await.text(), "ok");
+        }
+        assert!((400..500).contains(&client.response().await.status()), "{bad:?}");
+        assert!(client.rest().await.0.is_empty(), "{bad:?}");
+        let seen: Vec<String> = up.requests().iter().map(|r| r.head.target().to_owned()).collect();
+        assert_eq!(seen, ["/1", "/2"].repeat(number + 1), "{bad:?}");
     }
 }
 
