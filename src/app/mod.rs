@@ -15,7 +15,7 @@ use crate::lifecycle::{Drain, Draining, Ending, Readiness, ReadinessGuard, Signa
 use crate::listener::{self, Bound, Capacity, Listeners, Settings, Wiring};
 use crate::model::Problem;
 use crate::proxy::Parts;
-use crate::snapshot::Shared;
+use crate::snapshot::{ListenerSnapshot, Shared};
 use crate::source::Report;
 use crate::telemetry::access_log::{AccessLog, AccessLogConfig, Output, Writer};
 use crate::telemetry::{Connections, Format, Log, Registry, families, log};
@@ -225,7 +225,10 @@ impl App {
 
 fn lookup(shared: &Shared) -> listener::Lookup {
     let shared = shared.clone();
-    Arc::new(move |name| shared.listener(name).map(|l| Settings { spec: Arc::clone(&l.spec), tls: l.tls.clone() }))
+    Arc::new(move |name, address| {
+        let settings = |l: &Arc<ListenerSnapshot>| Settings { spec: Arc::clone(&l.spec), tls: l.tls.clone() };
+        shared.load().serving(name, address).map(settings)
+    })
 }
 
 fn start_access_log(config: &Config, registry: &Registry) -> Result<(AccessLog, Option<Writer>), Error> {

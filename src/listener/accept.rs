@@ -15,6 +15,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -73,16 +74,17 @@ where
             }
         }
         self.listening.close();
-        if self.wiring.share_ports {
+        if self.wiring.share_ports || self.listening.inherited.load(Ordering::Relaxed) {
             self.hand_over(&socket).await;
         }
         self.empty(socket);
     }
 
-    /// Leaves new connections to the other gate of the port, and takes those whose handshake is on its way.
+    /// Leaves new connections to the other gate of the port, or to the listener that has the address now, and takes those whose
+    /// handshake is on its way.
     async fn hand_over(&self, socket: &TcpListener) {
         if let Err(error) = socket::turn_away(socket) {
-            tracing::warn!(%error, listener = %self.listening.name, "connections may be reset while another gate takes over");
+            tracing::warn!(%error, listener = %self.listening.name, "connections may be reset while another takes over");
             return;
         }
         let end = Instant::now() + HANDSHAKE;
@@ -108,7 +110,7 @@ where
     fn take(&self, stream: TcpStream, peer: SocketAddr) {
         let metrics = &self.listening.metrics;
         metrics.accepted.add(1);
-        let Some(settings) = (self.wiring.lookup)(&self.listening.name) else {
+        let Some(settings) = (self.wiring.lookup)(&self.listening.name, self.listening.address) else {
             metrics.draining.add(1);
             return reset(&stream);
         };

@@ -11,7 +11,7 @@ use std::rc::Rc;
 pub fn serve(incoming: Incoming, worker: Rc<Worker>) -> impl Future<Output = ()> {
     let Incoming { listener, stream, peer, local, tls, alpn_h2, guard } = incoming;
     let snapshot = worker.shared.load();
-    let settings = snapshot.listeners.iter().find(|l| *l.spec.name == *listener.name).cloned();
+    let settings = snapshot.serving(&listener.name, listener.address).cloned();
     let connection = settings.map(|settings| {
         let shown = worker.connections.open(&listener.name, peer, tls.is_some());
         Rc::new(Connection::new(worker, settings, (peer, local), tls, shown))

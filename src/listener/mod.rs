@@ -65,13 +65,14 @@ pub struct Settings {
     pub tls: Option<Arc<ServerNames>>,
 }
 
-/// The current settings of the listener of this name; `None`: there is none any more, connections are closed.
-pub type Lookup = Arc<dyn Fn(&str) -> Option<Settings> + Send + Sync>;
+/// The current settings of what serves at a socket, by the name it was opened for and its address; `None`: there is nothing any
+/// more, connections are closed.
+pub type Lookup = Arc<dyn Fn(&str, SocketAddr) -> Option<Settings> + Send + Sync>;
 
 /// What all listeners share.
 #[derive(Clone)]
 pub struct Wiring {
-    /// Current settings by name.
+    /// Current settings.
     pub lookup: Lookup,
     /// Whether a second process of the same user may listen on the same ports, instead of being an error.
     pub share_ports: bool,
@@ -97,6 +98,8 @@ pub struct Listening {
     /// Where it is bound, the port chosen.
     pub address: SocketAddr,
     closed: AtomicBool,
+    /// Another listener has its address by now.
+    inherited: AtomicBool,
     places: Places,
     metrics: ListenerMetrics,
 }
@@ -107,6 +110,7 @@ impl Listening {
             name: name.into(),
             address,
             closed: AtomicBool::new(false),
+            inherited: AtomicBool::new(false),
             places: Places::default(),
             metrics: ListenerMetrics::new(registry, name),
         })

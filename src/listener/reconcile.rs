@@ -6,6 +6,7 @@
 use super::{Inbox, Listening, Opened, Wiring, socket};
 use crate::model::{ListenerSpec, Problem};
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use tokio::sync::{mpsc, watch};
 
@@ -74,7 +75,11 @@ impl Listeners {
                 Err(problem) => problems.push(problem),
             }
         }
-        gone.iter().for_each(close);
+        for old in &gone {
+            let heir = |new: &Running| new.listening.address == old.listening.address;
+            old.listening.inherited.store(self.running.iter().any(heir), Ordering::Relaxed);
+            close(old);
+        }
         problems
     }
 
@@ -183,8 +188,8 @@ mod tests {
             renamed.address = address;
             assert_eq!(gate.reconcile([renamed]), []);
             for _ in 0..8 {
-                let _client = TcpStream::connect(address).unwrap();
-                gate.turn().await;
+                let _client = gate.connect("a").await;
+                gate.next().await;
             }
             assert_eq!(gate.address("b"), address);
         });

@@ -47,7 +47,7 @@ impl Gate {
         let current = Arc::new(Mutex::new(HashMap::<String, Settings>::new()));
         let settings = current.clone();
         let wiring = Wiring {
-            lookup: Arc::new(move |name| settings.lock().unwrap().get(name).cloned()),
+            lookup: Arc::new(move |name, _| settings.lock().unwrap().get(name).cloned()),
             share_ports: false,
             capacity: Capacity::new(1000),
             draining,

@@ -22,6 +22,7 @@ use crate::tls::ServerNames;
 use crate::upstream::Cluster;
 use arc_swap::{ArcSwap, Guard};
 use compile::Troubles;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Everything that serves at one moment. Parts that did not change are the same `Arc`s as in the snapshot before.
@@ -88,6 +89,12 @@ impl Snapshot {
     /// A listener by name. There are few, so a walk over them is the fastest look-up.
     pub fn listener(&self, name: &str) -> Option<&Arc<ListenerSnapshot>> {
         self.listeners.iter().find(|listener| listener.spec.name == name)
+    }
+
+    /// Which listener serves what comes in at a socket: the one of its address, whatever it is called by now, or else (port 0) the
+    /// one of its name.
+    pub fn serving(&self, name: &str, address: SocketAddr) -> Option<&Arc<ListenerSnapshot>> {
+        self.listeners.iter().find(|listener| listener.spec.address == address).or_else(|| self.listener(name))
     }
 
     /// A cluster by name.

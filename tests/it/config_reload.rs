@@ -114,6 +114,27 @@ async fn listeners_come_go_and_change_while_the_others_are_not_touched() {
 }
 
 #[tokio::test]
+async fn no_connection_is_lost_while_a_listener_is_renamed_again_and_again() {
+    let proxy = routes(respond("one")).http("").start().await;
+    let http = proxy.http().await;
+    let asked = tokio::spawn(async move {
+        for n in 0..600 {
+            let answer = Client::all_of(http).await;
+            assert!(answer.starts_with(b"HTTP/1.1 200 "), "connection {n}: {:?}", String::from_utf8_lossy(&answer));
+        }
+    });
+    let mut last = "  http: { address: \"127.0.0.1:0\" }".to_owned();
+    for n in 0..3 {
+        let next = format!("  http-{n}: {{ address: \"{http}\" }}");
+        edit(&proxy, &[(&last, &next)]);
+        assert_eq!(bound(&proxy, &format!("http-{n}")).await, http);
+        last = next;
+    }
+    asked.await.unwrap();
+    assert!(items(&proxy.api("problems").await).is_empty());
+}
+
+#[tokio::test]
 async fn an_http2_connection_of_a_removed_listener_ends_with_the_request_in_hand() {
     let proxy = routes(respond("one")).http("").listener("goes", "127.0.0.1:0", "").start().await;
     let (goes, http) = (proxy.address("goes").await, proxy.http().await);
