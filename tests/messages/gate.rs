@@ -193,14 +193,12 @@ fn write_head(up: &mut Conn<Script>, request: &Request, body: BodyKind) {
 fn listener() -> &'static ListenerSnapshot {
     static LISTENER: OnceLock<Arc<ListenerSnapshot>> = OnceLock::new();
     LISTENER.get_or_init(|| {
-        let model = Model {
-            wanted: Fragment {
-                listeners: vec![spec()],
-                routes: vec![Arc::new(route())],
-                clusters: vec![ClusterSpec::new("up", Origin::default(), vec![]).into()],
-                ..Fragment::default()
-            },
-        };
+        let model = Model::from(Fragment {
+            listeners: vec![spec()],
+            routes: vec![Arc::new(route())],
+            clusters: vec![ClusterSpec::new("up", Origin::default(), vec![]).into()],
+            ..Fragment::default()
+        });
         let (snapshot, problems) = compile(&model, &Snapshot::default(), &Registry::new(1, 1000));
         assert!(problems.is_empty(), "{problems:?}");
         Arc::clone(&snapshot.listeners[0])
