@@ -119,6 +119,11 @@ fn prepare(
     read_upgrade(&request.head, options, &mut request.upgrade);
     hop::strip(&mut request.head.fields, options);
     request.head.fields.remove(FieldId::Expect);
+    if !request.upgrade.is_empty() {
+        // An extended CONNECT may name one; what follows it is the tunnel's, and an upstream that declines would wait for it and take it
+        // from the next request.
+        request.head.fields.remove(FieldId::ContentLength);
+    }
     if options.trailers {
         request.head.fields.push_known(FieldId::Te, b"trailers");
     }

@@ -67,18 +67,27 @@ pub fn request(pieces: &[&[u8]]) -> (Outcome, Option<Seen>) {
         Ok(body) => body,
         Err(error) => return (refused(&error.into()), None),
     };
-    let options = hop::connection_options(&head.fields);
     down.frame(body, BodyKind::None);
-    match pipeline::decide(listener(), options, &mut request) {
-        Err(error) => return (refused(&error), None),
+    let up = match forward(&mut request, body) {
+        Ok(up) => up,
+        Err(outcome) => return (outcome, None),
+    };
+    let outcome = relay(down, up, hop::strip_request_trailers, &mut seen.trailers);
+    (outcome, Some(seen))
+}
+
+/// Decides about a head, whatever version it came in, and writes it to an upstream.
+pub fn forward(request: &mut Request, body: BodyKind) -> Result<Conn<Script>, Outcome> {
+    let options = hop::connection_options(&request.head.fields);
+    match pipeline::decide(listener(), options, request) {
+        Err(error) => return Err(refused(&error)),
         Ok(Decision::Respond(answer)) => panic!("nothing is answered here: {answer:?}"),
         Ok(Decision::Forward) => {}
     }
     let mut up = Conn::new(Script::default());
-    write_head(&mut up, &request, body);
+    write_head(&mut up, request, body);
     now(poll_fn(|cx| up.poll_flush(cx))).unwrap();
-    let outcome = relay(down, up, hop::strip_request_trailers, &mut seen.trailers);
-    (outcome, Some(seen))
+    Ok(up)
 }
 
 /// Takes a response to a request by `method` through reading and writing, as the connection to an upstream does.

@@ -13,6 +13,7 @@
 mod cases;
 mod gate;
 mod guardian;
+mod http2;
 mod mutate;
 mod nginx;
 mod parsers;

@@ -49,7 +49,7 @@ fn check(bytes: &[u8]) -> Outcome {
 }
 
 /// Nothing of the connection goes on but what the proxy itself says of its own.
-fn assert_dropped(sent: &[u8]) {
+pub fn assert_dropped(sent: &[u8]) {
     let read = one_request_by_httparse(sent);
     for (name, value) in &read.fields {
         let own = value.as_slice();
