@@ -248,3 +248,21 @@ async fn a_success_without_a_switch_opens_no_tunnel() {
     let (response, _stream) = connect(&mut client, "websocket").await;
     assert_eq!(within("the response", response).await.unwrap().status(), 502);
 }
+
+#[tokio::test]
+async fn a_length_in_an_extended_connect_takes_nothing_from_the_next_request() {
+    let up = Upstream::raw("HTTP/1.1 401 Unauthorized\r\nContent-Length: 3\r\n\r\nno!").await;
+    let proxy = routes(everything_to(&[&up])).section("workers", "1").start().await;
+    let mut client = proxy.h2().await;
+    client.extended_connect().await;
+    let mut head = request("CONNECT", "http://a.test/");
+    head.extensions_mut().insert(::h2::ext::Protocol::from_static("websocket"));
+    head.headers_mut().insert("content-length", "5".parse().unwrap());
+    let (response, _stream) = client.open(head, false).await;
+    // The library resets such a stream; if it did not, the length would end here.
+    let outcome = within("the response", response).await;
+    assert!(outcome.is_err() || outcome.is_ok_and(|response| response.status() == 401));
+    assert_eq!(proxy.get("a.test", "/next").await.status(), 401);
+    assert!(up.requests().iter().all(|request| request.body.is_empty() && !request.has("content-length")));
+    assert_eq!(up.requests().last().unwrap().head.target(), "/next");
+}
