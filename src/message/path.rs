@@ -123,9 +123,11 @@ fn hides_dots(segment: &str) -> bool {
 /// A canonical path as servers read it that merge slashes (nginx) and cut parameters off segments (servlet containers), where that
 /// is another path. `from` bytes at its front, and a slash after them, are taken as they are.
 pub fn loosely(path: &str, from: usize) -> Option<String> {
-    let bytes = path.as_bytes();
-    let doubled = memchr::memmem::find(bytes, b"//").map(|at| at + 1);
-    let first = [doubled, memchr::memchr(b';', bytes)].into_iter().flatten().min()?;
+    let mut last = 0;
+    let first = path.bytes().position(|byte| {
+        let before = std::mem::replace(&mut last, byte);
+        byte == b';' || (byte == b'/' && before == b'/')
+    })?;
     if first <= from {
         return None;
     }
