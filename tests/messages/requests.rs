@@ -106,6 +106,44 @@ fn every_seed_is_what_it_is_called_and_the_same_however_it_is_cut() {
 }
 
 #[test]
+fn no_byte_beside_a_field_that_frames_hides_it() {
+    for byte in 0..=255u8 {
+        for (name, value, body) in
+            [("Transfer-Encoding", "chunked", "5\r\nhello\r\n0\r\n\r\n"), ("Content-Length", "5", "hello")]
+        {
+            let with = |field: [&[u8]; 4]| {
+                let head: &[u8] = b"POST / HTTP/1.1\r\nHost: a.test\r\n";
+                [head, &field.concat(), b"\r\n\r\n", body.as_bytes()].concat()
+            };
+            let (name, value, byte) = (name.as_bytes(), value.as_bytes(), &[byte][..]);
+            for (place, bytes) in [
+                with([byte, name, b": ", value]),
+                with([name, byte, b": ", value]),
+                with([name, b":", byte, value]),
+                with([name, b": ", value, byte]),
+                with([&name[..8], byte, &name[8..], &[b": ", value].concat()]),
+                with([&name[..4], byte, &name[4..], &[b": ", value].concat()]),
+            ]
+            .iter()
+            .enumerate()
+            {
+                let shown = bytes.escape_ascii();
+                match check(bytes) {
+                    Outcome::Refused(..) => {}
+                    Outcome::Passed { body, .. } if body == b"hello" => {
+                        assert!((2..4).contains(&place) && matches!(byte, b" " | b"\t"), "{shown}");
+                    }
+                    // Another name, or another number.
+                    Outcome::Passed { .. } | Outcome::Cut => {
+                        assert!(byte[0].is_ascii_alphanumeric() || byte == b":", "{shown}")
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn what_follows_a_request_is_left_for_the_next() {
     let two =
         b"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\nGET /2 HTTP/1.1\r\n";
