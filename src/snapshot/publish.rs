@@ -21,7 +21,7 @@ use crate::source::{Delivery, Memberships, Report, Slot, Timings};
 use crate::telemetry::families;
 use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
 use crate::upstream::Cluster;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -48,7 +48,6 @@ pub struct Publisher {
     last: Option<Model>,
     /// Problems of the last compile, which hold until the next.
     compiled: Vec<Problem>,
-    known: BTreeSet<Problem>,
     /// Which delivery of each source was taken last.
     delivered: BTreeMap<Arc<str>, u64>,
     retired: Vec<Arc<Snapshot>>,
@@ -70,7 +69,6 @@ impl Publisher {
             merger: Merger::default(),
             last: None,
             compiled: Vec::new(),
-            known: BTreeSet::new(),
             delivered: BTreeMap::new(),
             retired: Vec::new(),
         };
@@ -146,19 +144,16 @@ impl Publisher {
         let deliveries: Vec<_> = deliveries.into_iter().filter_map(|(_, delivery)| delivery).collect();
         let started = Instant::now();
         let fragments: Vec<Arc<Wanted>> = deliveries.iter().map(|d| Arc::clone(&d.fragment)).collect();
-        let (model, mut problems) = self.merger.merge(&fragments);
-        problems.extend(deliveries.iter().flat_map(|d| d.problems.iter().cloned()));
+        let (model, lost) = self.merger.merge(&fragments);
         let mut timings = Timings { merge: started.elapsed(), ..Timings::default() };
         let changed = self.last.as_ref() != Some(&model);
         if changed {
             self.apply(&model, &mut timings);
             self.last = Some(model);
         }
-        problems.extend(self.compiled.iter().cloned());
-        problems.sort();
-        problems.dedup();
+        let problems = self.together(deliveries.iter().map(|d| &*d.problems).chain([&*lost, &*self.compiled]));
         self.delivered = delivered;
-        self.tell(problems, changed.then_some(timings));
+        self.tell(&problems, changed.then_some(timings));
         true
     }
 
@@ -202,15 +197,28 @@ impl Publisher {
         }
     }
 
-    fn tell(&mut self, problems: Vec<Problem>, published: Option<Timings>) {
+    /// Problems from everywhere, sorted; the very list that was told last where nothing is new, so that thousands are not copied
+    /// with every change.
+    fn together<'a>(&self, all: impl Iterator<Item = &'a [Problem]>) -> Arc<[Problem]> {
+        let mut all: Vec<&Problem> = all.flatten().collect();
+        all.sort();
+        all.dedup();
+        let told = Arc::clone(&self.report.borrow().problems);
+        if told.iter().eq(all.iter().copied()) { told } else { all.into_iter().cloned().collect() }
+    }
+
+    fn tell(&mut self, problems: &Arc<[Problem]>, published: Option<Timings>) {
         let generation = self.shared.load().generation;
-        for problem in problems.iter().filter(|p| !self.known.contains(*p)) {
-            match problem.severity {
-                Severity::Error => tracing::error!(generation, "{problem}"),
-                Severity::Warning => tracing::warn!(generation, "{problem}"),
+        let told = Arc::clone(&self.report.borrow().problems);
+        if !Arc::ptr_eq(&told, problems) {
+            for problem in problems.iter().filter(|p| told.binary_search(p).is_err()) {
+                match problem.severity {
+                    Severity::Error => tracing::error!(generation, "{problem}"),
+                    Severity::Warning => tracing::warn!(generation, "{problem}"),
+                }
             }
+            self.metrics.problems(problems);
         }
-        self.metrics.problems(&problems);
         self.metrics.publishes(published.is_some());
         if let Some(timings) = published {
             let took = timings.merge + timings.compile + timings.swap;
@@ -222,10 +230,9 @@ impl Publisher {
                 "configuration published"
             );
         }
-        self.known = problems.iter().cloned().collect();
         self.report.send_modify(|report| {
             report.generation = generation;
-            report.problems = problems.into();
+            report.problems = Arc::clone(problems);
             report.delivered.clone_from(&self.delivered);
             if let Some(timings) = published {
                 report.timings = timings;
