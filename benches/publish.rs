@@ -81,7 +81,8 @@ impl Gate {
     }
 
     fn check(&self) {
-        assert_eq!(self.shared.load().routes.len(), COUNT);
+        let routes = self.shared.load().routes.len();
+        assert!((COUNT..=COUNT + 1).contains(&routes), "{routes} routes");
     }
 }
 
@@ -151,6 +152,13 @@ fn change_map(objects: &mut Objects, path: &str) {
     objects.config_maps.insert(map.meta.key.clone(), map);
 }
 
+/// A ConfigMap of one route beside those of hundreds.
+fn change_probe(objects: &mut Objects, path: &str) {
+    let data = [("routes.yaml".to_owned(), format!("probe.example.com{path}: shop/web-0\n"))].into();
+    let map = RoutesConfigMap { meta: meta("tidegate", "probe".into(), 7), data, ..RoutesConfigMap::default() };
+    objects.config_maps.insert(map.meta.key.clone(), Arc::new(map));
+}
+
 /// Names of steps, and which time is theirs.
 type Steps = [(&'static str, fn(Took) -> Duration); 4];
 
@@ -183,7 +191,8 @@ fn measure(c: &mut Criterion, what: &str, objects: fn() -> Objects, change: fn(&
 
 fn publish(c: &mut Criterion) {
     measure(c, "5000 Ingresses", ingresses, change_ingress);
-    measure(c, "5000 routes in 10 ConfigMaps", maps, change_map);
+    measure(c, "5000 routes in 10 ConfigMaps", maps, change_probe);
+    measure(c, "one of 500 routes of a ConfigMap, beside 4500", maps, change_map);
 }
 
 criterion_group!(benches, publish);
