@@ -21,12 +21,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 /// Two reads and two writes. What is above is shared: waiting for events by the connections that are ready together, writing
-/// the access log by the records of a batch.
-const SYSTEM_CALLS: f64 = 4.5;
+/// the access log by the records of a batch. 4.10 to 4.15 were counted, the most on a machine that had five times its work.
+const SYSTEM_CALLS: f64 = 4.2;
 const ROUNDS: usize = 100;
 
 #[test]
-fn a_request_takes_at_most_four_and_a_half_system_calls() {
+fn a_request_takes_at_most_4_2_system_calls() {
     let few = run(10);
     let many = run(10 + ROUNDS);
     let requests = (ROUNDS * CONNECTIONS) as f64;
