@@ -149,7 +149,9 @@ fn lists_of_exceptions_name_files_that_exist() {
 
 #[test]
 fn no_file_is_long_before_its_tests() {
-    let length = |s: &Source| s.text.lines().take_while(|l| !l.starts_with("mod tests") && *l != "pub(crate) mod tests {").count();
+    let length = |s: &Source| {
+        s.text.lines().take_while(|l| !l.starts_with("mod tests") && *l != "pub(crate) mod tests {").count()
+    };
     let listed = |s: &Source| LONG.iter().any(|(file, _)| *file == s.file);
     let long: Vec<String> = sources()
         .iter()

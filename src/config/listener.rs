@@ -189,6 +189,9 @@ fn limits() -> Section<Limits> {
             let streams = f.or("streams", "HTTP/2 streams at a time on one connection.", some(), usual.streams);
             let doc = "Requests on one connection until it is closed; 0: no limit.";
             let requests_per_connection = f.or("requests_per_connection", doc, count(), usual.requests_per_connection);
+            let doc = "Bytes a second that a request's body must bring on average, beside `timeouts.body`; 408 below. Not for gRPC, nor \
+                       once the answer has begun; 0: no limit.";
+            let body_rate = f.or("body_rate", doc, rate(), usual.body_rate);
             Some(Limits {
                 connections,
                 connections_per_source,
@@ -198,6 +201,7 @@ fn limits() -> Section<Limits> {
                 headers,
                 streams,
                 requests_per_connection,
+                body_rate,
             })
         },
     }
@@ -205,6 +209,13 @@ fn limits() -> Section<Limits> {
 
 /// The least that a request of a browser fits into.
 const MIN_HEAD: u32 = 512;
+
+fn rate() -> Scalar<u32> {
+    let bytes = values::bytes(u32::MAX.into());
+    let Scalar { expects, schema, .. } = values::bytes(u32::MAX.into());
+    let parse = Box::new(move |t: &str| Ok(u32::try_from((bytes.parse)(t)?).unwrap_or(u32::MAX)));
+    Scalar { expects, parse, schema, show: Box::new(|b| serde_json::json!(values::show_bytes((*b).into()))) }
+}
 
 fn size(max: u32) -> Scalar<u32> {
     let bytes = values::bytes(u64::MAX);
@@ -243,7 +254,9 @@ fn timeouts() -> Section<TimeoutSpec> {
             let keep_alive = f.or("keep_alive", "Between two requests.", duration(), usual.keep_alive);
             let doc = "Longest silence while a body is awaited or written.";
             let idle = f.or("idle", doc, duration(), usual.idle);
-            Some(TimeoutSpec { handshake, head, keep_alive, idle })
+            let doc = "How far a request's body may fall behind `limits.body_rate`.";
+            let body = f.or("body", doc, duration(), usual.body);
+            Some(TimeoutSpec { handshake, head, keep_alive, idle, body })
         },
     }
 }

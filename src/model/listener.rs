@@ -148,6 +148,9 @@ pub struct Limits {
     pub streams: u32,
     /// Requests on one connection until it is closed; 0: no limit (default).
     pub requests_per_connection: u32,
+    /// Bytes a second that a request's body must bring on average; 408 below; 0: no limit; default 100. Not for gRPC, whose bodies
+    /// are conversations, nor once the answer has begun.
+    pub body_rate: u32,
 }
 
 impl Limits {
@@ -171,6 +174,7 @@ impl Default for Limits {
             headers: 100,
             streams: 100,
             requests_per_connection: 0,
+            body_rate: 100,
         }
     }
 }
@@ -186,6 +190,8 @@ pub struct TimeoutSpec {
     pub keep_alive: Duration,
     /// Longest silence while a body is awaited or written; default 60 s.
     pub idle: Duration,
+    /// How far a request's body may fall behind [`Limits::body_rate`]; default 30 s.
+    pub body: Duration,
 }
 
 impl Default for TimeoutSpec {
@@ -195,6 +201,7 @@ impl Default for TimeoutSpec {
             head: Duration::from_secs(10),
             keep_alive: Duration::from_secs(60),
             idle: Duration::from_secs(60),
+            body: Duration::from_secs(30),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How does a request get an answer from its cluster: attempts, endpoints, connections?
 
 use super::error::ProxyError;
+use super::pace::Pace;
 use super::push::watched;
 use super::remote::{Remote, Wire};
 use super::request::{Downstream, Request};
@@ -70,6 +71,7 @@ pub async fn forward<D: Downstream>(
             attempts.pause(request, down, deadline).await?;
             continue;
         };
+        request.pace = Pace::default();
         return result;
     }
 }

@@ -14,6 +14,7 @@ pub mod error;
 pub mod forward;
 pub mod h1;
 pub mod h2;
+mod pace;
 pub mod pipeline;
 mod push;
 pub mod remote;

@@ -3,6 +3,7 @@
 //! Sees heads, never bytes: the same for every protocol version. It is written to be read; each step has one line.
 
 use super::error::ProxyError;
+use super::pace::Pace;
 use super::request::Request;
 use super::respond::{self, Answer};
 use crate::message::hop::{self, ConnectionOptions};
@@ -115,6 +116,9 @@ fn prepare(
     request: &mut Request,
 ) -> Result<(), ProxyError> {
     request.body_limit = smaller(listener.chain.body_limit(), route.chain.body_limit());
+    if !respond::is_grpc(&request.head) {
+        request.pace = Pace::new(listener.spec.limits.body_rate, listener.spec.timeouts.body);
+    }
     request.until = time_limit(route, &request.head, request.ctx.started);
     read_upgrade(&request.head, options, &mut request.upgrade);
     hop::strip(&mut request.head.fields, options);

@@ -51,7 +51,8 @@ pub(super) async fn await_head<D: Downstream, T>(
     poll_fn(|cx| {
         let before = request.ctx.bytes_in;
         push_body(cx, remote, request, down)?;
-        if request.ctx.bytes_in != before
+        let waits = request.pace.waits(remote.starved && !remote.sent);
+        if (waits || request.ctx.bytes_in != before)
             && let Some(route) = &request.route
         {
             deadline.set(request.limit(route.spec.idle_timeout));

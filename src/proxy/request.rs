@@ -1,6 +1,7 @@
 //! What is the state of one request while it is served, and what is told about it in the end?
 
 use super::error::ProxyError;
+use super::pace::Pace;
 use super::worker::{Connection, Worker};
 use crate::http1::BodySource;
 use crate::message::{FieldId, RequestContext, RequestHead, ResponseHead, Scheme, Version};
@@ -44,6 +45,8 @@ pub struct Request {
     pub until: Option<Instant>,
     /// When the attempt in hand must have the head of its answer.
     pub head_until: Option<Instant>,
+    /// How slowly the body may come.
+    pub pace: Pace,
     /// The connection's TLS policy is no longer the one of its name.
     pub stale: bool,
     /// Whether its HTTP/1 connection may take another one.
@@ -66,6 +69,7 @@ impl Default for Request {
             body_limit: None,
             until: None,
             head_until: None,
+            pace: Pace::default(),
             stale: false,
             keep: false,
             host: String::new(),
@@ -86,6 +90,7 @@ impl Request {
         self.body_limit = None;
         self.until = None;
         self.head_until = None;
+        self.pace = Pace::default();
         self.stale = false;
         self.keep = false;
         self.host.clear();
@@ -106,7 +111,7 @@ impl Request {
     pub fn limit(&self, idle: Duration) -> Instant {
         let at = Instant::now() + idle;
         let nearer = |at: Instant, limit: Option<Instant>| limit.map_or(at, |limit| limit.min(at));
-        nearer(nearer(at, self.until), self.head_until)
+        nearer(nearer(nearer(at, self.until), self.head_until), self.pace.until(self.ctx.bytes_in))
     }
 
     /// Keeps what the record says of the request before filters and forwarding change it.

@@ -59,6 +59,22 @@ async fn a_request_body_that_stops_coming_is_408() {
 }
 
 #[tokio::test]
+async fn a_request_body_that_trickles_is_408_and_no_fault_of_the_upstream() {
+    let up = Upstream::hanging().await;
+    let limits = "limits: { body_rate: 1KiB }, timeouts: { body: 400ms }";
+    let proxy = routes(everything_to(&[&up])).http(limits).start().await;
+    let mut client = proxy.client().await;
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 100000\r\n\r\n").await;
+    let mut answer = None;
+    while answer.is_none() && client.try_send("x").await.is_ok() {
+        answer = tokio::time::timeout(std::time::Duration::from_millis(20), client.some()).await.ok().flatten();
+    }
+    assert!(answer.is_some_and(|answer| answer.starts_with(b"HTTP/1.1 408 ")));
+    let record = proxy.access_log(1).await.remove(0);
+    assert_eq!((record["reason"].as_str(), record["status"].as_u64()), (Some("body_timeout"), Some(408)));
+}
+
+#[tokio::test]
 async fn a_response_body_that_stops_coming_is_cut() {
     let up = Upstream::start(|mut peer: Peer| async move {
         peer.request().await;
