@@ -1,8 +1,9 @@
-//! Does a request still cost no more system calls than it needs?
+//! Does a request still cost no more system calls and no more instructions than it needs?
 //!
-//! Exact where a time would be noise. `strace -c` counts the calls of all threads of the program in two whole runs that differ
-//! only in their number of requests; the difference is what the requests cost. They are HTTP/1.1 requests on kept connections
-//! (one worker, cleartext on both sides) with the full work of the default configuration.
+//! Exact where a time would be noise. `strace -c` counts the calls of all threads of the program, callgrind their instructions,
+//! in two whole runs that differ only in their number of requests; the difference is what the requests cost. They are HTTP/1.1
+//! requests on kept connections (one worker, cleartext on both sides) with the full work of the default configuration: route
+//! table, forwarded headers, access log, metrics.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -17,24 +18,53 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, PoisonError};
 
 /// Two reads and two writes. What is above is shared: waiting for events by the connections that are ready together, writing
 /// the access log by the records of a batch. 4.10 to 4.15 were counted, the most on a machine that had five times its work.
 const SYSTEM_CALLS: f64 = 4.2;
-const ROUNDS: usize = 100;
+
+/// Instructions of one request in user space, in the unoptimized build that the tests use, on x86-64 by rustc 1.95.0.
+/// Optimized, it is a small part of that; a change that adds work shows in both.
+const INSTRUCTIONS: f64 = 188_000.0;
+/// Runs differ by up to 0.5 % from it: hash seeds, and how many events one waiting gives on a busy machine.
+const TOLERANCE: f64 = 0.03;
+
+/// A run counts alone: each has its own clients in step, and whoever waits for a CPU wakes more often.
+static ALONE: Mutex<()> = Mutex::new(());
 
 #[test]
 fn a_request_takes_at_most_4_2_system_calls() {
-    let few = run(10);
-    let many = run(10 + ROUNDS);
-    let requests = (ROUNDS * CONNECTIONS) as f64;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (few, many) = (system_calls(10), system_calls(110));
+    let requests = (100 * CONNECTIONS) as f64;
     let total = |table: &[(String, u64)]| table.iter().map(|(_, calls)| *calls as f64).sum::<f64>();
     let each = (total(&many) - total(&few)) / requests;
     eprintln!("{each:.3} system calls a request\n{}", difference(&few, &many, requests));
     assert!(each <= SYSTEM_CALLS, "{each:.3} system calls a request\n{}", difference(&few, &many, requests));
     assert!(each >= 3.9, "{each:.3} system calls a request cannot be: the count is wrong");
+}
+
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "the number is that of the unoptimized build")]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "the number is that of x86-64")]
+fn a_request_takes_as_many_instructions_as_it_did() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (few, many) = (instructions(5), instructions(20));
+    let each = (many as f64 - few as f64) / (15 * CONNECTIONS) as f64;
+    let change = each / INSTRUCTIONS - 1.0;
+    eprintln!("{each:.0} instructions a request, {:+.2} % from what is held", change * 100.0);
+    assert!(
+        change.abs() <= TOLERANCE,
+        "a request takes {each:.0} instructions and took {INSTRUCTIONS:.0} ({:+.1} %). Where the code became dearer, make it \
+         cheaper. Where it became cheaper, or another compiler or version of a dependency came (rustc 1.95.0 made the number), \
+         write the new number into tests/gates.rs; this shows it: \
+         cargo test --locked --test gates -- --nocapture instructions",
+        change * 100.0
+    );
 }
 
 /// Which calls the requests made, for whoever has to find the one too many.
@@ -46,22 +76,39 @@ fn difference(few: &[(String, u64)], many: &[(String, u64)], requests: f64) -> S
 }
 
 /// Calls by their names of a whole run, its start and end included.
-fn run(rounds: usize) -> Vec<(String, u64)> {
+fn system_calls(rounds: usize) -> Vec<(String, u64)> {
     let folder = tempfile::tempdir().unwrap();
-    let config = closed_loop::configuration(folder.path(), closed_loop::upstream());
     let counts = folder.path().join("counts");
-    let mut command = Command::new("strace");
-    command.args(["-f", "-c", "-U", "calls,name", "-o"]).arg(&counts);
-    command.args([env!("CARGO_BIN_EXE_tidegate"), "run", "--config"]).arg(config);
-    let mut traced = Traced::start(&mut command);
-    let mut clients = Clients::open(traced.listening());
-    clients.ask(rounds, &PLAIN);
-    drop(clients);
-    traced.terminate();
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-c", "-U", "calls,name", "-o"]).arg(&counts);
+    run(strace, folder.path(), rounds);
     let table = fs::read_to_string(counts).unwrap();
     let calls: Vec<_> = table.lines().filter_map(row).filter(|(name, _)| name != "total").collect();
     assert!(!calls.is_empty(), "strace counted nothing:\n{table}");
     calls
+}
+
+/// Instructions of a whole run in user space, its start and end included.
+fn instructions(rounds: usize) -> u64 {
+    let folder = tempfile::tempdir().unwrap();
+    let counts = folder.path().join("counts");
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", &format!("--callgrind-out-file={}", counts.display())]);
+    run(valgrind, folder.path(), rounds);
+    let table = fs::read_to_string(counts).unwrap();
+    let total = table.lines().find_map(|line| line.strip_prefix("totals: "));
+    total.and_then(|total| total.trim().parse().ok()).expect("callgrind ends with what it counted")
+}
+
+/// A whole run of the program under a tool that counts, with so many requests on each connection.
+fn run(mut tool: Command, folder: &Path, rounds: usize) {
+    let config = closed_loop::configuration(folder, closed_loop::upstream());
+    tool.args([env!("CARGO_BIN_EXE_tidegate"), "run", "--config"]).arg(config);
+    let mut counted = Counted::start(&mut tool);
+    let mut clients = Clients::open(counted.listening());
+    clients.ask(rounds, &PLAIN);
+    drop(clients);
+    counted.terminate();
 }
 
 fn row(line: &str) -> Option<(String, u64)> {
@@ -70,22 +117,23 @@ fn row(line: &str) -> Option<(String, u64)> {
     Some((name.to_owned(), calls.parse().ok()?))
 }
 
-/// strace and what it runs.
-struct Traced {
-    strace: Child,
+/// A tool that counts and what it runs.
+struct Counted {
+    tool: Child,
     log: Receiver<String>,
 }
 
-impl Traced {
+impl Counted {
     fn start(command: &mut Command) -> Self {
         command.env_remove("RUST_LOG").env("NO_COLOR", "1").stdin(Stdio::null()).stderr(Stdio::piped());
-        let mut strace = command.spawn().unwrap_or_else(|error| {
-            panic!("strace, which counts the system calls, cannot be run ({error}): see `make prerequisites`")
+        let name = command.get_program().to_owned();
+        let mut tool = command.spawn().unwrap_or_else(|error| {
+            panic!("{name:?}, which counts, cannot be run ({error}): see `make prerequisites`")
         });
-        let lines = BufReader::new(strace.stderr.take().unwrap()).lines();
+        let lines = BufReader::new(tool.stderr.take().unwrap()).lines();
         let (sender, log) = channel();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
-        Self { strace, log }
+        Self { tool, log }
     }
 
     /// Where the program listens, as its log says.
@@ -99,32 +147,36 @@ impl Traced {
             seen.push_str(&line);
             seen.push('\n');
         }
-        panic!("the program did not start under strace; ptrace must be allowed here:\n{seen}");
+        panic!("the program did not start; strace needs ptrace to be allowed here:\n{seen}");
     }
 
-    /// Ends the program as an operator would; strace follows it and writes its table.
+    /// Ends the program as an operator would; the tool writes what it counted.
     fn terminate(&mut self) {
         self.signal(Signal::TERM);
-        let status = self.strace.wait().unwrap();
+        let status = self.tool.wait().unwrap();
         assert!(status.success(), "{status}: {:?}", self.log.iter().collect::<Vec<_>>());
     }
 
-    /// To what strace runs: strace itself would let it go.
+    /// To what strace runs: strace itself would let it go. Valgrind runs the program in its own process.
     fn signal(&self, signal: Signal) {
-        let strace = self.strace.id();
-        let children = fs::read_to_string(format!("/proc/{strace}/task/{strace}/children")).unwrap_or_default();
-        for child in children.split_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?)) {
-            let _ = kill_process(child, signal);
+        let tool = self.tool.id();
+        let children = fs::read_to_string(format!("/proc/{tool}/task/{tool}/children")).unwrap_or_default();
+        let mut ids: Vec<_> = children.split_whitespace().filter_map(|child| child.parse().ok()).collect();
+        if ids.is_empty() {
+            ids.push(i32::try_from(tool).unwrap());
+        }
+        for id in ids.into_iter().filter_map(Pid::from_raw) {
+            let _ = kill_process(id, signal);
         }
     }
 }
 
-impl Drop for Traced {
+impl Drop for Counted {
     fn drop(&mut self) {
-        if self.strace.try_wait().is_ok_and(|status| status.is_none()) {
+        if self.tool.try_wait().is_ok_and(|status| status.is_none()) {
             self.signal(Signal::KILL);
-            let _ = self.strace.kill();
-            let _ = self.strace.wait();
+            let _ = self.tool.kill();
+            let _ = self.tool.wait();
         }
     }
 }

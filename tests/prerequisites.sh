@@ -51,6 +51,7 @@ wrk wrk
 slowhttptest slowhttptest
 python3 python3
 strace strace
+valgrind valgrind
 nft nftables
 chromium chromium
 certutil libnss3-tools
