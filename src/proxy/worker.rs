@@ -3,7 +3,7 @@
 use super::h2::Senders;
 use super::request::Request;
 use super::rest::{AtWork, Rest};
-use crate::http1::Conn;
+use crate::http1::{Conn, Deadline};
 use crate::lifecycle::Draining;
 use crate::message::{Scheme, TlsInfo};
 use crate::snapshot::{ListenerSnapshot, Shared};
@@ -47,6 +47,8 @@ pub struct Worker {
     listeners: RefCell<HashMap<Arc<str>, Rc<ListenerMetrics>>>,
     #[expect(clippy::vec_box, reason = "a request moves between here and its task as one pointer")]
     spare: RefCell<Vec<Box<Request>>>,
+    /// Deadlines of streams that have ended, their timers still armed: a timer costs most when it is armed and disarmed.
+    deadlines: RefCell<Vec<Deadline>>,
     date: Cell<(u64, [u8; 29])>,
 }
 
@@ -97,6 +99,7 @@ impl Worker {
             registry,
             listeners: RefCell::default(),
             spare: RefCell::default(),
+            deadlines: RefCell::default(),
             date: Cell::new((0, [b' '; 29])),
         })
     }
@@ -112,6 +115,21 @@ impl Worker {
         if spare.len() < KEPT_REQUESTS && request.head.fields.capacity() < 64 * 1024 {
             request.clear();
             spare.push(request);
+        }
+    }
+
+    /// A limit `after` now, used before or new.
+    pub fn lend_deadline(&self, after: Duration) -> Deadline {
+        let Some(mut deadline) = self.deadlines.borrow_mut().pop() else { return Deadline::new(after) };
+        deadline.set(Instant::now() + after);
+        deadline
+    }
+
+    /// Takes a limit back.
+    pub fn give_back_deadline(&self, deadline: Deadline) {
+        let mut spare = self.deadlines.borrow_mut();
+        if spare.len() < KEPT_REQUESTS {
+            spare.push(deadline);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::http1::{Buffer, Conn, Deadline};
 use crate::message::Io;
 use crate::model::ListenerSpec;
 use crate::proxy::h1::{goodbye, speaks_http2};
-use crate::proxy::worker::Connection;
+use crate::proxy::worker::{Connection, Worker};
 use http::Request as HttpRequest;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -28,7 +28,7 @@ pub async fn serve(conn: Conn<Io>, connection: Rc<Connection>) {
     let listener = connection.listener();
     let spec = &listener.spec;
     let Some((stream, front)) = preface(conn, spec).await else { return };
-    let life = Rc::new(Life::new());
+    let life = Rc::new(Life::new(Rc::clone(&connection.worker)));
     let streams = Streams::default();
     let (shared, seen, next) = (Rc::clone(&connection), Rc::clone(&life), streams.clone());
     let service = service_fn(move |request: HttpRequest<Incoming>| {
@@ -95,6 +95,7 @@ fn builder(spec: &ListenerSpec, streams: Streams) -> http2::Builder<Streams> {
 
 /// How many streams are open and were, and since when none is.
 struct Life {
+    worker: Rc<Worker>,
     open: Cell<u32>,
     served: Cell<u32>,
     since: Cell<Instant>,
@@ -102,9 +103,9 @@ struct Life {
 }
 
 impl Life {
-    fn new() -> Self {
+    fn new(worker: Rc<Worker>) -> Self {
         let (open, served) = (Cell::new(0), Cell::new(0));
-        Self { open, served, since: Cell::new(Instant::now()), closing: Cell::new(None) }
+        Self { worker, open, served, since: Cell::new(Instant::now()), closing: Cell::new(None) }
     }
 
     fn is_used_up(&self, spec: &ListenerSpec) -> bool {
@@ -168,6 +169,9 @@ impl Drop for Guard {
     fn drop(&mut self) {
         self.life.open.set(self.life.open.get().saturating_sub(1));
         self.life.since.set(Instant::now());
+        if let Some(limit) = self.limit.take() {
+            self.life.worker.give_back_deadline(limit);
+        }
     }
 }
 

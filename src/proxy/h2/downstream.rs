@@ -18,7 +18,6 @@ use http::{Request as HttpRequest, Response as HttpResponse, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use std::rc::Rc;
-use std::sync::Arc;
 use tokio::time::Instant;
 
 /// One request. Cannot fail: what goes wrong becomes a response.
@@ -34,7 +33,7 @@ pub(super) async fn respond(
     let mut open = Open::new(&connection, listener, connection.worker.lend());
     open.request().begin(&connection, Instant::now());
     convert::request_head(&parts, &mut open.request().head);
-    let mut deadline = Deadline::new(open.listener.spec.timeouts.idle);
+    let mut deadline = connection.worker.lend_deadline(open.listener.spec.timeouts.idle);
     match serve_one(&mut open, &mut source, &mut deadline).await {
         Ok(Outcome::Own(answer)) => own(open, answer, (guard, deadline)),
         Ok(Outcome::Remote(remote)) if remote.body == crate::http1::BodyKind::Tunnel => {
@@ -129,6 +128,7 @@ fn own(mut open: Open, answer: Answer, (guard, mut deadline): (Rc<Guard>, Deadli
         head.fields.set(FieldId::ContentLength, itoa::Buffer::new().format(length).as_bytes());
     }
     if !sends || length == 0 {
+        open.connection.worker.give_back_deadline(deadline);
         return convert::to_response(&head, ResponseBody::Empty);
     }
     deadline.set(Instant::now() + open.listener.spec.timeouts.idle);
@@ -148,6 +148,7 @@ fn relay(
     let response = convert::to_response(&request.response, ());
     let nothing = matches!(remote.body, crate::http1::BodyKind::None | crate::http1::BodyKind::Length(0));
     if nothing && remote.sent {
+        open.connection.worker.give_back_deadline(deadline);
         remote.release(&open.connection.worker);
         return response.map(|()| ResponseBody::Empty);
     }
@@ -178,9 +179,6 @@ fn switch(
     hop::strip(&mut request.response.fields, options);
     request.response.fields.remove(FieldId::SecWebSocketAccept);
     request.response.fields.remove(FieldId::ContentLength);
-    let listener = Arc::clone(&open.listener);
-    let request = open.request();
-    pipeline::respond_with(&listener, request);
     let response = convert::to_response(&request.response, ResponseBody::Empty);
     tokio::task::spawn_local(async move {
         let Remote { wire: Wire::H1(mut up), permit, .. } = remote else { return };
