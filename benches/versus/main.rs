@@ -1,4 +1,4 @@
-//! How much CPU time and memory does Tidegate take beside HAProxy and nginx for the same work?
+//! How much CPU time and memory does Tidegate take beside other proxies for the same work?
 //!
 //! `cargo bench --bench versus [-- --scenario NAME --rounds N --quick --json FILE]`; the method is in `benches/README.md`.
 #![allow(
@@ -10,6 +10,7 @@
 )]
 #![allow(unreachable_pub, reason = "`pub` says what the other files may use; nothing outside can")]
 
+mod configure;
 mod cpu;
 mod h2load;
 mod load;
@@ -23,6 +24,7 @@ mod stats;
 mod table;
 mod tls;
 mod upstream;
+mod varied;
 mod wire;
 
 use clap::{Parser, ValueEnum};
@@ -35,7 +37,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Compares Tidegate with HAProxy and nginx.
+/// Compares Tidegate with HAProxy, nginx, Envoy, Traefik and Caddy.
 #[derive(Parser)]
 #[command(name = "versus")]
 struct Arguments {
@@ -63,6 +65,15 @@ struct Arguments {
     /// nginx.
     #[arg(long, default_value = "nginx")]
     nginx: PathBuf,
+    /// Envoy.
+    #[arg(long, default_value = "envoy")]
+    envoy: PathBuf,
+    /// Traefik.
+    #[arg(long, default_value = "traefik")]
+    traefik: PathBuf,
+    /// Caddy.
+    #[arg(long, default_value = "caddy")]
+    caddy: PathBuf,
     /// Leave configurations and logs where they are, and say where.
     #[arg(long)]
     keep: bool,
@@ -124,7 +135,7 @@ fn compare(arguments: &Arguments) -> ExitCode {
     let myself = std::env::current_exe().expect("this program has a path");
     let mut echo = net::command(&myself);
     echo.args(["--role", "upstream", "--listen", &address.to_string()]);
-    let mut echo = net::spawn_on(net::LOAD_CPU, &mut echo).expect("the upstream starts");
+    let mut echo = net::spawn_on(&[net::upstream_cpu()], &mut echo).expect("the upstream starts");
     let identity = tls::Identity::new();
     let (upstream, upstream_pid) = (address, echo.id());
     let ground = Ground { folder: folder.path(), ports: &ports, upstream, upstream_pid, identity: &identity };
@@ -148,6 +159,9 @@ fn reports(arguments: &Arguments, myself: &Path, ground: &Ground<'_>) -> Vec<tab
             Kind::Tidegate => &arguments.tidegate,
             Kind::Haproxy => &arguments.haproxy,
             Kind::Nginx => &arguments.nginx,
+            Kind::Envoy => &arguments.envoy,
+            Kind::Traefik => &arguments.traefik,
+            Kind::Caddy => &arguments.caddy,
         };
         match Peer::find(kind, program) {
             Ok(peer) => peers.push(peer),
@@ -190,7 +204,7 @@ fn introduction(peers: &[Peer], effort: Effort) -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let command: Vec<_> = std::env::args().skip(1).filter(|word| word != "--inside" && word != "--bench").collect();
     format!(
-        "`cargo bench --bench versus -- {}`: {}; Linux {}; {} rounds of {:?}, one worker each on a CPU of its own.",
+        "`cargo bench --bench versus -- {}`: {}; Linux {}; {} rounds of {:?}, one worker each on a CPU of its own where nothing else is said.",
         command.join(" "),
         versions.join(", "),
         kernel.trim(),

@@ -16,6 +16,28 @@ pub const PROXY_CPU: usize = 0;
 /// CPU of everything else.
 pub const LOAD_CPU: usize = 1;
 
+/// CPUs of a proxy with so many workers, one or two. Two share the load's CPU where there is no third.
+pub fn proxy_cpus(workers: usize) -> &'static [usize] {
+    match workers {
+        0 | 1 => &[PROXY_CPU],
+        _ if cpus() > 2 => &[PROXY_CPU, 2],
+        _ => &[PROXY_CPU, LOAD_CPU],
+    }
+}
+
+/// CPU of an upstream that two workers at full speed would be too much for beside the generator, where there is a fourth.
+pub fn upstream_cpu() -> usize {
+    if cpus() > 3 { 3 } else { LOAD_CPU }
+}
+
+/// How many there are, whichever of them this thread has taken.
+pub fn cpus() -> usize {
+    let shown = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let is_one =
+        |line: &&str| line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    shown.lines().filter(is_one).count()
+}
+
 /// Runs this program again in a new network namespace, with the same arguments and `--inside`.
 pub fn run_inside_namespace() -> ExitCode {
     let program = std::env::current_exe().expect("this program has a path");
@@ -49,7 +71,7 @@ pub fn prepare() {
     let limit = getrlimit(Resource::Nofile);
     let all = Rlimit { current: limit.maximum, maximum: limit.maximum };
     setrlimit(Resource::Nofile, all).expect("the soft limit of file descriptors may grow to the hard one");
-    pin(LOAD_CPU);
+    pin(&[LOAD_CPU]);
 }
 
 /// A program that gets SIGTERM when this one ends, however it ends: nothing may stay behind on the CPUs.
@@ -59,18 +81,18 @@ pub fn command(program: &Path) -> Command {
     command
 }
 
-/// Starts a process on one CPU: it inherits the affinity of the thread that starts it.
-pub fn spawn_on(cpu: usize, command: &mut Command) -> std::io::Result<Child> {
-    pin(cpu);
+/// Starts a process on some CPUs: it inherits the affinity of the thread that starts it.
+pub fn spawn_on(cpus: &[usize], command: &mut Command) -> std::io::Result<Child> {
+    pin(cpus);
     let child = command.spawn();
-    pin(LOAD_CPU);
+    pin(&[LOAD_CPU]);
     child
 }
 
-fn pin(cpu: usize) {
+fn pin(cpus: &[usize]) {
     let mut set = CpuSet::new();
-    set.set(cpu);
-    sched_setaffinity(None, &set).unwrap_or_else(|error| panic!("CPU {cpu} cannot be taken: {error}"));
+    cpus.iter().for_each(|&cpu| set.set(cpu));
+    sched_setaffinity(None, &set).unwrap_or_else(|error| panic!("CPUs {cpus:?} cannot be taken: {error}"));
 }
 
 /// Gives out ports; the namespace is new, so all are free.

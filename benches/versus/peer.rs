@@ -1,12 +1,13 @@
-//! Who is measured, how is each found, configured for the same work, started and stopped?
+//! Who is measured, how is each found, started and stopped?
 
+use crate::configure::{self, Places};
 use crate::cpu::Tree;
 use crate::net::{self, Ports};
 use crate::probe;
 use crate::tls::Identity;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,19 +26,48 @@ pub enum Kind {
     Floor,
     /// Ours.
     Tidegate,
-    /// The peer that ratios are to.
+    /// The one that was fastest so far.
     Haproxy,
-    /// The other one.
+    /// What many ingress controllers are made of.
     Nginx,
+    /// The data plane of most gateways.
+    Envoy,
+    /// In Go, with Kubernetes in it.
+    Traefik,
+    /// In Go, for whoever wants HTTPS without work.
+    Caddy,
 }
 
 impl Kind {
     /// In the order of the table.
-    pub const ALL: [Self; 5] = [Self::Direct, Self::Floor, Self::Tidegate, Self::Haproxy, Self::Nginx];
+    pub const ALL: [Self; 8] = [
+        Self::Direct,
+        Self::Floor,
+        Self::Tidegate,
+        Self::Haproxy,
+        Self::Nginx,
+        Self::Envoy,
+        Self::Traefik,
+        Self::Caddy,
+    ];
 
     /// Whether it reads what it forwards.
     pub fn is_proxy(self) -> bool {
         !matches!(self, Self::Direct | Self::Floor)
+    }
+
+    /// Whether it is a proxy of others.
+    pub fn is_peer(self) -> bool {
+        self.is_proxy() && self != Self::Tidegate
+    }
+
+    /// How it is asked for its version.
+    fn version_argument(self) -> &'static str {
+        match self {
+            Self::Direct | Self::Floor | Self::Tidegate | Self::Traefik | Self::Caddy => "version",
+            Self::Haproxy | Self::Nginx => "-v",
+            Self::Envoy => "--version",
+        }
     }
 }
 
@@ -49,6 +79,9 @@ impl fmt::Display for Kind {
             Self::Tidegate => "Tidegate",
             Self::Haproxy => "HAProxy",
             Self::Nginx => "nginx",
+            Self::Envoy => "Envoy",
+            Self::Traefik => "Traefik",
+            Self::Caddy => "Caddy",
         })
     }
 }
@@ -67,23 +100,28 @@ pub struct Peer {
 impl Peer {
     /// Asks the program for its version; the error says what is missing.
     pub fn find(kind: Kind, program: &Path) -> Result<Self, String> {
-        let argument = match kind {
-            Kind::Direct | Kind::Floor => {
-                return Ok(Self { kind, program: program.to_owned(), version: String::new() });
-            }
-            Kind::Tidegate => "version",
-            Kind::Haproxy | Kind::Nginx => "-v",
-        };
+        if !kind.is_proxy() {
+            return Ok(Self { kind, program: program.to_owned(), version: String::new() });
+        }
+        let argument = kind.version_argument();
         let output = Command::new(program).arg(argument).output();
         let output = output.map_err(|error| format!("{kind} is missing: {}: {error}", program.display()))?;
         // nginx answers on stderr.
         let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text);
-        let version = text.split_whitespace().map(|word| word.trim_start_matches("nginx/"));
-        let version = version.into_iter().find(|word| word.starts_with(|first: char| first.is_ascii_digit()));
+        let version = version(kind, &String::from_utf8_lossy(&text));
         let version = version.ok_or_else(|| format!("{kind} is missing: `{argument}` shows no version"))?;
-        Ok(Self { kind, program: program.to_owned(), version: version.to_owned() })
+        Ok(Self { kind, program: program.to_owned(), version })
     }
+}
+
+/// `nginx version: nginx/1.22.1`, `envoy  version: 9e5580933739/1.40.0/Clean/RELEASE/BoringSSL`, `v2.11.7 h1:yj0Y`.
+fn version(kind: Kind, text: &str) -> Option<String> {
+    let mut words = text.split_whitespace();
+    if kind == Kind::Envoy {
+        return words.next_back()?.split('/').nth(1).map(str::to_owned);
+    }
+    let mut words = words.map(|word| word.trim_start_matches("nginx/").trim_start_matches('v'));
+    words.find(|word| word.starts_with(|first: char| first.is_ascii_digit())).map(str::to_owned)
 }
 
 /// The work that is asked of every proxy alike.
@@ -97,6 +135,8 @@ pub struct Work {
     pub tls: bool,
     /// Tuned for large bodies.
     pub bulk: bool,
+    /// Workers of the proxy.
+    pub workers: usize,
 }
 
 /// Name of the host of this number.
@@ -145,10 +185,10 @@ impl Running {
         let begun = Instant::now();
         let child = match peer.kind {
             Kind::Direct => None,
-            kind => {
+            _ => {
                 let places = Places { dir: &dir, log: &log, http, https, admin, upstream: ground.upstream };
-                let mut command = command(kind, peer, work, ground, &places)?;
-                let child = net::spawn_on(net::PROXY_CPU, command.stdin(Stdio::null()));
+                let mut command = configure::command(peer, work, ground.identity, &places)?;
+                let child = net::spawn_on(net::proxy_cpus(work.workers), command.stdin(Stdio::null()));
                 Some(child.map_err(|error| format!("{}: {error}", peer.program.display()))?)
             }
         };
@@ -160,7 +200,7 @@ impl Running {
         running.start = begun.elapsed();
         running.tree = Tree::of(pid);
         if peer.kind.is_proxy() {
-            probe::same_work(http, &host(work.hosts - 1), work.full)
+            probe::same_work(http, &host(work.hosts - 1), work.full, peer.kind)
                 .map_err(|what| format!("{}: {what}", peer.kind))?;
         }
         Ok(running)
@@ -178,6 +218,7 @@ impl Running {
             match answer {
                 Ok((200, _)) => return Ok(()),
                 answer if Instant::now() > until => {
+                    let answer = answer.map(|(status, _)| status);
                     return Err(format!("{} does not answer 200 within {START_LIMIT:?}: {answer:?}", self.peer.kind));
                 }
                 _ => std::thread::sleep(Duration::from_millis(5)),
@@ -217,84 +258,4 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-struct Places<'a> {
-    dir: &'a Path,
-    log: &'a Path,
-    http: SocketAddr,
-    https: SocketAddr,
-    admin: SocketAddr,
-    upstream: SocketAddr,
-}
-
-fn command(kind: Kind, peer: &Peer, work: Work, ground: &Ground<'_>, at: &Places<'_>) -> Result<Command, String> {
-    let write = |name: &str, text: String| {
-        let path = at.dir.join(name);
-        fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display())).map(|()| path)
-    };
-    let lines = |line: fn(String) -> String| (0..work.hosts).map(|number| line(host(number))).collect::<String>();
-    if work.tls {
-        write("chain.pem", ground.identity.chain.clone())?;
-        write("key.pem", ground.identity.key.clone())?;
-        write("all.pem", format!("{}{}", ground.identity.chain, ground.identity.key))?;
-    }
-    let mut command = net::command(&peer.program);
-    command.current_dir(at.dir).stderr(create(&at.dir.join("stderr"))?).stdout(Stdio::null());
-    match kind {
-        Kind::Direct | Kind::Floor => {
-            command.args(["--role", "relay", "--listen", &at.http.to_string(), "--to", &at.upstream.to_string()]);
-        }
-        Kind::Tidegate => {
-            let every = "\"*/\": app\n".to_owned();
-            let routes = if work.full { lines(|host| format!("{host}/: app\n")) } else { every };
-            let clusters = format!("---\nclusters:\n  app: {{ endpoints: [\"{}\"] }}\n", at.upstream);
-            write("routes.yaml", routes + &clusters)?;
-            let config = write("tidegate.yaml", fill(include_str!("peers/tidegate.yaml"), work, at))?;
-            command.arg("run").arg("--config").arg(config);
-        }
-        Kind::Haproxy => {
-            write("hosts.map", lines(|host| format!("{host} app\n")))?;
-            let config = write("haproxy.cfg", fill(include_str!("peers/haproxy.cfg"), work, at))?;
-            command.arg("-db").arg("-f").arg(config).stdout(create(at.log)?);
-        }
-        Kind::Nginx => {
-            write("names.conf", lines(|host| format!("server_name {host};\n")))?;
-            let config = write("nginx.conf", fill(include_str!("peers/nginx.conf"), work, at))?;
-            command.arg("-p").arg(at.dir).arg("-c").arg(config);
-        }
-    }
-    Ok(command)
-}
-
-fn create(path: &Path) -> Result<File, String> {
-    let opened = OpenOptions::new().create(true).append(true).open(path);
-    opened.map_err(|error| format!("{}: {error}", path.display()))
-}
-
-/// Keeps the lines that this work asks for and puts the places in.
-fn fill(template: &str, work: Work, at: &Places<'_>) -> String {
-    let wanted = |word: &str| match word {
-        "@full" => work.full,
-        "@bare" => !work.full,
-        "@tls" => work.tls,
-        "@bulk" => work.bulk,
-        "@lean" => !work.bulk,
-        other => panic!("a template asks for {other}"),
-    };
-    let keep = |mut line| {
-        while let Some((word, rest)) = str::split_once(line, ' ').filter(|(word, _)| word.starts_with('@')) {
-            line = wanted(word).then_some(rest)?;
-        }
-        Some(line)
-    };
-    let text: Vec<_> = template.lines().filter_map(keep).collect();
-    text.join("\n")
-        .replace("{{dir}}", &at.dir.display().to_string())
-        .replace("{{log}}", &at.log.display().to_string())
-        .replace("{{http}}", &at.http.to_string())
-        .replace("{{https}}", &at.https.to_string())
-        .replace("{{admin}}", &at.admin.to_string())
-        .replace("{{upstream}}", &at.upstream.to_string())
-        + "\n"
 }

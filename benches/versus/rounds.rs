@@ -26,8 +26,8 @@ pub enum Drive {
 
 /// One column of the rounds.
 pub struct Entrant {
-    /// Routes that the peer has, in the scenario that varies them.
-    pub routes: Option<usize>,
+    /// What is varied in this scenario, routes or workers.
+    pub varied: Option<usize>,
     /// The proxy.
     pub running: Running,
     /// Its load.
@@ -39,6 +39,7 @@ pub struct Entrant {
 struct Sample {
     cpu_ns_each: f64,
     each_second: f64,
+    cores: f64,
     foreign: f64,
 }
 
@@ -118,6 +119,7 @@ fn measure(entrant: &Entrant, effort: Effort) -> Result<(Sample, Tally), String>
     let sample = Sample {
         cpu_ns_each: cpu_ns as f64 / tally.ok as f64,
         each_second: tally.ok as f64 / elapsed.as_secs_f64(),
+        cores: cpu_ns as f64 / elapsed.as_nanos() as f64,
         foreign: after.2.foreign_since(before.2, own, elapsed_ns),
     };
     Ok((sample, tally))
@@ -162,10 +164,23 @@ impl Results {
         stats::median(&self.counted(entrant, |sample| sample.each_second))
     }
 
+    /// CPUs that the proxy had in use: median.
+    pub fn cores(&self, entrant: usize) -> f64 {
+        stats::median(&self.counted(entrant, |sample| sample.cores))
+    }
+
     /// CPU time of a request, relative to another entrant in the same round.
     pub fn ratio(&self, entrant: usize, to: usize) -> Option<Estimate> {
-        let ours = self.counted(entrant, |sample| sample.cpu_ns_each);
-        let theirs = self.counted(to, |sample| sample.cpu_ns_each);
+        self.ratio_of(|sample| sample.cpu_ns_each, entrant, to)
+    }
+
+    /// Requests a second, relative to another entrant in the same round.
+    pub fn ratio_each_second(&self, entrant: usize, to: usize) -> Option<Estimate> {
+        self.ratio_of(|sample| sample.each_second, entrant, to)
+    }
+
+    fn ratio_of(&self, value: fn(&Sample) -> f64, entrant: usize, to: usize) -> Option<Estimate> {
+        let (ours, theirs) = (self.counted(entrant, value), self.counted(to, value));
         let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
         stats::estimate(&ratios)
     }

@@ -4,15 +4,18 @@ use crate::h2load::{self, H2};
 use crate::load::{self, Ask, Plan};
 use crate::peer::{self, Ground, Kind, Peer, Running, Work};
 use crate::rounds::{self, Drive, Effort, Entrant, Results};
-use crate::scenario::{Measure, ROUTES, Scenario};
+use crate::scenario::{Measure, Scenario};
 use crate::stats;
 use crate::table::{Cell, Report};
+use crate::varied;
 use std::time::Duration;
 
 /// Idle memory is measured on so many fresh processes of each peer.
 const FRESH: usize = 3;
 /// Time for buffers to be given back.
 const SETTLE: Duration = Duration::from_secs(3);
+/// Of a core: what is used less waited for others.
+const WHOLE: f64 = 0.97;
 
 /// Runs a scenario with the peers that there are. A peer that does not start is named in the notes.
 pub fn run(scenario: &Scenario, peers: &[Peer], ground: &Ground<'_>, effort: Effort) -> Result<Report, String> {
@@ -25,7 +28,9 @@ pub fn run(scenario: &Scenario, peers: &[Peer], ground: &Ground<'_>, effort: Eff
         Measure::Requests { reuse: false, .. } => rates(scenario, &without_floor, ground, effort),
         Measure::Requests { .. } => rates(scenario, peers, ground, effort),
         Measure::Streams { .. } => h2load::version().and_then(|_| rates(scenario, &proxies, ground, effort)),
-        Measure::Routes => routes(scenario, &proxies, ground, effort),
+        Measure::Core { .. } => core(scenario, &proxies, ground, effort),
+        Measure::Routes => varied::routes(scenario, &proxies, ground, effort),
+        Measure::Workers { .. } => varied::workers(scenario, &proxies, ground, effort),
         Measure::Idle { connections } => Ok(idle(scenario, connections, &proxies, ground)),
         Measure::Start => Ok(start(scenario, peers, ground)),
     }
@@ -33,24 +38,23 @@ pub fn run(scenario: &Scenario, peers: &[Peer], ground: &Ground<'_>, effort: Eff
 
 fn rates(scenario: &Scenario, peers: &[Peer], ground: &Ground<'_>, effort: Effort) -> Result<Report, String> {
     let mut notes = Vec::new();
-    let mut entrants: Vec<Entrant> = started(peers, scenario.work, ground, &mut notes)
-        .into_iter()
-        .map(|running| Entrant { routes: None, drive: drive(scenario, scenario.work, &running, ground), running })
-        .collect();
+    let mut entrants = entrants(scenario, peers, ground, &mut notes);
     let results = rounds::run(&mut entrants, effort)?;
     let place = |kind| entrants.iter().position(|entrant| entrant.running.peer.kind == kind);
+    let best = best(&entrants, |index| results.cpu_us(index).0);
     let rows = entrants.iter().enumerate().map(|(index, entrant)| {
         let kind = entrant.running.peer.kind;
-        let ratio = |to: Kind| {
-            let to = place(to).filter(|&to| to != index && kind != Kind::Direct);
+        let ratio = |to: Option<usize>| {
+            let to = to.filter(|&to| to != index && kind != Kind::Direct);
             to.and_then(|to| results.ratio(index, to)).map_or(Cell::Nothing, Cell::Ratio)
         };
         let mut row = common(&results, index, &entrant.running);
-        row.extend([ratio(Kind::Haproxy), ratio(Kind::Nginx)]);
+        row.extend([ratio(place(Kind::Haproxy)), ratio(place(Kind::Nginx)), ratio(best)]);
         row.extend([Cell::Number(results.each_second(index), 0), Cell::Count(results.failures[index])]);
         row
     });
     let rows = rows.collect();
+    notes.extend(best.map(|best| format!("the best peer of this run is {}", entrants[best].running.peer.kind)));
     notes.extend(unlogged(scenario.work, &entrants, &results));
     notes.extend(results.notes);
     let columns = vec![
@@ -59,52 +63,47 @@ fn rates(scenario: &Scenario, peers: &[Peer], ground: &Ground<'_>, effort: Effor
         "CPU us/request, median [least]",
         "to HAProxy (95 %)",
         "to nginx (95 %)",
+        "to the best peer (95 %)",
         "requests/s",
         "failures",
     ];
     Ok(Report { scenario: scenario.name, what: scenario.what, columns, rows, notes })
 }
 
-fn routes(scenario: &Scenario, peers: &[Peer], ground: &Ground<'_>, effort: Effort) -> Result<Report, String> {
+/// Requests a second, and whether it was the proxy that could give no more.
+fn core(scenario: &Scenario, peers: &[Peer], ground: &Ground<'_>, effort: Effort) -> Result<Report, String> {
     let mut notes = Vec::new();
-    let mut entrants = Vec::new();
-    for count in ROUTES {
-        let work = Work { hosts: count, ..scenario.work };
-        entrants.extend(started(peers, work, ground, &mut notes).into_iter().map(|running| Entrant {
-            routes: Some(count),
-            drive: drive(scenario, work, &running, ground),
-            running,
-        }));
-    }
-    entrants.sort_by_key(|entrant| entrant.running.peer.kind);
-    let memory: Vec<u64> = entrants.iter().map(|entrant| entrant.running.tree.rss_bytes()).collect();
+    let mut entrants = entrants(scenario, peers, ground, &mut notes);
     let results = rounds::run(&mut entrants, effort)?;
+    let best = best(&entrants, |index| -results.each_second(index));
     let rows = entrants.iter().enumerate().map(|(index, entrant)| {
-        let kind = entrant.running.peer.kind;
-        let only = entrants.iter().position(|other| other.running.peer.kind == kind && other.routes == Some(1));
-        let ratio = only.filter(|&only| only != index).and_then(|only| results.ratio(index, only));
-        let mut row = common(&results, index, &entrant.running);
-        row.insert(2, Cell::Count(entrant.routes.unwrap_or(0) as u64));
-        row.push(ratio.map_or(Cell::Nothing, Cell::Ratio));
-        row.push(Cell::Number(entrant.running.start.as_secs_f64(), 2));
-        row.push(Cell::Number(memory[index] as f64 / 1e6, 1));
-        row.push(Cell::Count(results.failures[index]));
+        let ratio = best.filter(|&best| best != index).and_then(|best| results.ratio_each_second(index, best));
+        let rate = Cell::Number(results.each_second(index), 0);
+        let (cores, full) = (results.cores(index), 1e6 / results.cpu_us(index).0);
+        let ratio = ratio.map_or(Cell::Nothing, Cell::Ratio);
+        let failures = Cell::Count(results.failures[index]);
+        let mut row = vec![name(&entrant.running.peer), version(&entrant.running.peer), rate, ratio];
+        row.extend([Cell::Number(cores, 2), Cell::Number(full, 0), failures]);
         row
     });
     let rows = rows.collect();
+    notes.extend(best.map(|best| format!("the best peer of this run is {}", entrants[best].running.peer.kind)));
+    let waiting = entrants.iter().enumerate().filter(|(index, _)| results.cores(*index) < WHOLE);
+    let waiting: Vec<_> = waiting.map(|(_, entrant)| entrant.running.peer.kind.to_string()).collect();
+    if !waiting.is_empty() {
+        notes.push(format!("not a whole core in use, so more is in them than is shown: {}", waiting.join(", ")));
+    }
     notes.extend(unlogged(scenario.work, &entrants, &results));
     notes.extend(results.notes);
-    let columns = vec![
-        "proxy",
-        "version",
-        "routes",
-        "CPU us/request, median [least]",
-        "to one route (95 %)",
-        "start s",
-        "RSS MB",
-        "failures",
-    ];
+    let columns =
+        vec!["proxy", "version", "requests/s", "to the best peer (95 %)", "cores in use", "requests/CPU s", "failures"];
     Ok(Report { scenario: scenario.name, what: scenario.what, columns, rows, notes })
+}
+
+/// The peer for which something is least; neither ours nor a control.
+fn best(entrants: &[Entrant], value: impl Fn(usize) -> f64) -> Option<usize> {
+    let peers = (0..entrants.len()).filter(|&index| entrants[index].running.peer.kind.is_peer());
+    peers.min_by(|&one, &other| value(one).total_cmp(&value(other)))
 }
 
 fn idle(scenario: &Scenario, connections: usize, peers: &[Peer], ground: &Ground<'_>) -> Report {
@@ -122,6 +121,7 @@ fn idle(scenario: &Scenario, connections: usize, peers: &[Peer], ground: &Ground
             Err(what) => notes.push(format!("{} not measured: {what}", peer.kind)),
         }
     }
+    notes.extend(least(peers, &rows, "bytes/connection"));
     notes.push(format!("median of {FRESH} fresh processes; {SETTLE:?} after the last request"));
     let columns = vec!["proxy", "version", "bytes/connection", "RSS with all open, MB"];
     Report { scenario: scenario.name, what: scenario.what, columns, rows, notes }
@@ -147,12 +147,34 @@ fn start(scenario: &Scenario, peers: &[Peer], ground: &Ground<'_>) -> Report {
         let rss = Cell::Number(running.tree.rss_bytes() as f64 / 1e6, 1);
         vec![name(&running.peer), version(&running.peer), rss, Cell::Number(running.start.as_secs_f64(), 3)]
     };
-    let rows = running.iter().map(row).collect();
+    let rows: Vec<_> = running.iter().map(row).collect();
+    notes.extend(least(&peers, &rows, "RSS MB"));
     let columns = vec!["proxy", "version", "RSS MB", "start to first 200, s"];
     Report { scenario: scenario.name, what: scenario.what, columns, rows, notes }
 }
 
-fn started(peers: &[Peer], work: Work, ground: &Ground<'_>, notes: &mut Vec<String>) -> Vec<Running> {
+/// Ours relative to the least that a peer has in the third column.
+fn least(peers: &[Peer], rows: &[Vec<Cell>], unit: &str) -> Option<String> {
+    let value = |peer: &Peer| {
+        let row =
+            rows.iter().find(|row| matches!(row.first(), Some(Cell::Text(name)) if *name == peer.kind.to_string()))?;
+        if let Some(Cell::Number(number, _)) = row.get(2) { Some(*number) } else { None }
+    };
+    let ours = value(peers.iter().find(|peer| peer.kind == Kind::Tidegate)?)?;
+    let valued = peers.iter().filter(|peer| peer.kind.is_peer()).filter_map(|peer| Some((peer.kind, value(peer)?)));
+    let (best, theirs) = valued.min_by(|one, other| one.1.total_cmp(&other.1))?;
+    Some(format!("{unit} to the best peer of this run, {best}: {:.2}", ours / theirs))
+}
+
+fn entrants(scenario: &Scenario, peers: &[Peer], ground: &Ground<'_>, notes: &mut Vec<String>) -> Vec<Entrant> {
+    started(peers, scenario.work, ground, notes)
+        .into_iter()
+        .map(|running| Entrant { varied: None, drive: drive(scenario, scenario.work, &running, ground), running })
+        .collect()
+}
+
+/// Starts the peers; who does not is named in the notes.
+pub fn started(peers: &[Peer], work: Work, ground: &Ground<'_>, notes: &mut Vec<String>) -> Vec<Running> {
     let mut all = Vec::new();
     for peer in peers {
         match Running::start(peer, work, ground) {
@@ -163,10 +185,14 @@ fn started(peers: &[Peer], work: Work, ground: &Ground<'_>, notes: &mut Vec<Stri
     all
 }
 
-fn drive(scenario: &Scenario, work: Work, running: &Running, ground: &Ground<'_>) -> Drive {
+/// The load of a scenario.
+pub fn drive(scenario: &Scenario, work: Work, running: &Running, ground: &Ground<'_>) -> Drive {
     match scenario.measure {
         Measure::Requests { ask, connections, reuse } => {
             Drive::Own(plan(ask, connections, reuse, work, running, ground))
+        }
+        Measure::Core { connections } | Measure::Workers { connections } => {
+            Drive::Own(plan(Ask::Small, connections, true, work, running, ground))
         }
         Measure::Streams { connections, streams } => Drive::H2(H2 {
             target: running.https,
@@ -189,7 +215,8 @@ fn plan(ask: Ask, connections: usize, reuse: bool, work: Work, running: &Running
     Plan { target, tls: work.tls.then(|| ground.identity.connector()), hosts, ask, connections, reuse }
 }
 
-fn common(results: &Results, index: usize, running: &Running) -> Vec<Cell> {
+/// The first cells of a row.
+pub fn common(results: &Results, index: usize, running: &Running) -> Vec<Cell> {
     let (median, least) = results.cpu_us(index);
     vec![name(&running.peer), version(&running.peer), Cell::MedianLeast(median, least)]
 }
@@ -203,7 +230,7 @@ fn version(peer: &Peer) -> Cell {
 }
 
 /// A proxy that logs less than it serves does less than the others.
-fn unlogged(work: Work, entrants: &[Entrant], results: &Results) -> Vec<String> {
+pub fn unlogged(work: Work, entrants: &[Entrant], results: &Results) -> Vec<String> {
     let all = entrants.iter().enumerate().filter(|(_, entrant)| work.full && entrant.running.peer.kind.is_proxy());
     all.filter(|&(index, _)| results.log_lines[index] < results.answered[index])
         .map(|(index, entrant)| {

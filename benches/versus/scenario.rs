@@ -33,6 +33,16 @@ pub enum Measure {
         /// Many requests on a connection, or one.
         reuse: bool,
     },
+    /// Requests that are answered in a second of one whole CPU.
+    Core {
+        /// Connections at a time.
+        connections: usize,
+    },
+    /// What a second worker brings, and costs.
+    Workers {
+        /// Connections at a time.
+        connections: usize,
+    },
     /// CPU time of a request over HTTP/2, by h2load.
     Streams {
         /// Connections.
@@ -51,15 +61,15 @@ pub enum Measure {
     Start,
 }
 
-const FULL: Work = Work { hosts: MANY, full: true, tls: false, bulk: false };
-const BARE: Work = Work { hosts: 1, full: false, tls: false, bulk: false };
+const FULL: Work = Work { hosts: MANY, full: true, tls: false, bulk: false, workers: 1 };
+const BARE: Work = Work { hosts: 1, full: false, tls: false, bulk: false, workers: 1 };
 
 const fn requests(ask: Ask, connections: usize, reuse: bool) -> Measure {
     Measure::Requests { ask, connections, reuse }
 }
 
 /// All situations, in the order in which they run.
-pub const ALL: [Scenario; 13] = [
+pub const ALL: [Scenario; 15] = [
     Scenario {
         name: "h1-small",
         what: "HTTP/1.1 keep-alive, 32 connections, 64-byte body; 10 000 hosts, forwarded headers, access log, metrics.",
@@ -71,6 +81,18 @@ pub const ALL: [Scenario; 13] = [
         what: "HTTP/1.1 keep-alive, 32 connections, 64-byte body; one route, no log, no added headers.",
         work: BARE,
         measure: requests(Ask::Small, 32, true),
+    },
+    Scenario {
+        name: "full-core",
+        what: "As h1-small with 64 connections, as fast as it goes: requests a second of one whole core.",
+        work: FULL,
+        measure: Measure::Core { connections: 64 },
+    },
+    Scenario {
+        name: "two-workers",
+        what: "As h1-small with 128 connections, for one and for two workers; the ratio is to one of the same proxy.",
+        work: FULL,
+        measure: Measure::Workers { connections: 128 },
     },
     Scenario {
         name: "body-1m",
