@@ -81,7 +81,8 @@ pub fn forward(request: &mut Request, body: BodyKind) -> Result<Conn<Script>, Ou
     let options = hop::connection_options(&request.head.fields);
     match pipeline::decide(listener(), options, request) {
         Err(error) => return Err(refused(&error)),
-        Ok(Decision::Respond(answer)) => panic!("nothing is answered here: {answer:?}"),
+        // `OPTIONS *`, and OPTIONS that may go no further.
+        Ok(Decision::Respond(answer)) => return Err(Outcome::Refused(answer.head.status.as_u16(), "answered here")),
         Ok(Decision::Forward) => {}
     }
     let mut up = Conn::new(Script::default());
