@@ -18,13 +18,14 @@ pub fn serve(incoming: Incoming, worker: Rc<Worker>) -> impl Future<Output = ()>
     });
     let mut conn = Conn::new(stream);
     async move {
-        let _guard = guard;
-        let Some(connection) = connection else { return };
-        let http2 = alpn_h2 || h1::serve(&mut conn, &connection).await;
+        // Lent, not moved: what is moved out of a future's beginning keeps its place there beside the new one.
+        let Some(connection) = &connection else { return };
+        let http2 = alpn_h2 || h1::serve(&mut conn, connection).await;
         if http2 {
             connection.shown.speaks(Spoken::H2);
-            Box::pin(h2::serve(conn, connection)).await;
+            Box::pin(h2::serve(conn, Rc::clone(connection))).await;
         }
+        drop(guard);
     }
 }
 
@@ -38,6 +39,7 @@ mod tests {
 
     #[test]
     fn a_connection_at_rest_is_little_more_than_its_socket() {
-        assert!(size(serve) <= 512, "{} bytes", size(serve));
+        // With 104 bytes of tokio's around it, a task fills 512; it gets multiples of 128.
+        assert!(size(serve) <= 408, "{} bytes", size(serve));
     }
 }

@@ -26,7 +26,7 @@ use response::{own, relay, switch};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use tokio::time::Instant;
 
 /// What becomes of the connection after a request.
@@ -51,24 +51,26 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 ///
 /// What a request needs stands in a future of its own, which is dropped while nothing comes: a connection at rest is its socket
 /// and little else.
-pub async fn serve(conn: &mut Conn<Io>, connection: &Rc<Connection>) -> bool {
+pub fn serve<'a>(conn: &'a mut Conn<Io>, connection: &'a Rc<Connection>) -> impl Future<Output = bool> + 'a {
     let draining = connection.worker.draining.clone();
     let mut drained: Drained = Box::pin(async move { draining.started().await });
     let mut deadline = Deadline::new(connection.listener().spec.timeouts.head);
     let mut served = 0u32;
-    loop {
-        if conn.input().is_empty() && wait(conn, None, served, &mut drained, &mut deadline).await != Came::Bytes {
-            goodbye(conn).await;
-            return false;
-        }
-        if served == 0 {
-            if connection.tls.is_none() && speaks_http2(conn, &mut deadline).await {
-                return true;
+    async move {
+        loop {
+            if conn.input().is_empty() && wait(conn, None, served, &mut drained, &mut deadline).await != Came::Bytes {
+                goodbye(conn).await;
+                return false;
             }
-            connection.shown.speaks(Spoken::H1);
-        }
-        if !Box::pin(busy(conn, connection, &mut served, &mut drained, &mut deadline)).await {
-            return false;
+            if served == 0 {
+                if connection.tls.is_none() && speaks_http2(conn, &mut deadline).await {
+                    return true;
+                }
+                connection.shown.speaks(Spoken::H1);
+            }
+            if !Box::pin(busy(conn, connection, &mut served, &mut drained, &mut deadline)).await {
+                return false;
+            }
         }
     }
 }
@@ -146,35 +148,34 @@ enum Came {
 }
 
 /// Waits for the first byte of a request, holding no buffer, until the deadline as it is set.
-async fn wait(
-    conn: &mut Conn<Io>,
-    rest: Option<&Rest>,
+fn wait<'a>(
+    conn: &'a mut Conn<Io>,
+    rest: Option<&'a Rest>,
     served: u32,
-    drained: &mut Drained,
-    deadline: &mut Deadline,
-) -> Came {
+    drained: &'a mut Drained,
+    deadline: &'a mut Deadline,
+) -> impl Future<Output = Came> + 'a {
     if let Some(rest) = rest {
         rest.waits();
     }
-    let came = poll_fn(|cx| {
-        // First of all, because it is said once; bytes that have come are found by who goes on.
-        if rest.is_some_and(Rest::is_due) {
-            return Poll::Ready(Came::Rest);
+    poll_fn(move |cx| {
+        let came = if rest.is_some_and(Rest::is_due) {
+            // First of all, because it is said once; bytes that have come are found by who goes on.
+            Came::Rest
+        } else if let Poll::Ready(read) = conn.poll_fill(cx) {
+            if matches!(read, Ok(n) if n > 0) { Came::Bytes } else { Came::End }
+        } else if served > 0 && drained.as_mut().poll(cx).is_ready() {
+            // A drain lets a first request in: its client has only just connected.
+            Came::End
+        } else {
+            ready!(deadline.poll(cx));
+            Came::End
+        };
+        if let Some(rest) = rest {
+            rest.works();
         }
-        if let Poll::Ready(read) = conn.poll_fill(cx) {
-            return Poll::Ready(if matches!(read, Ok(n) if n > 0) { Came::Bytes } else { Came::End });
-        }
-        // A drain lets a first request in: its client has only just connected.
-        if served > 0 && drained.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Came::End);
-        }
-        deadline.poll(cx).map(|()| Came::End)
+        Poll::Ready(came)
     })
-    .await;
-    if let Some(rest) = rest {
-        rest.works();
-    }
-    came
 }
 
 /// One request, from its head to its record. Cannot fail: what goes wrong is answered, or ends the connection.
