@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A client that we close on gets so long, and may send so much, until it has read our last answer.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 512 * 1024;
+pub(in crate::proxy) const LINGER: Duration = Duration::from_secs(2);
+pub(in crate::proxy) const LINGER_BYTES: usize = 512 * 1024;
 
 /// Closes without taking our last answer from a client that is still sending: a reset would (RFC 9112 section 9.6).
 pub(super) async fn linger(conn: &mut Conn<Io>, deadline: &mut Deadline) {

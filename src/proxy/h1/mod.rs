@@ -18,7 +18,7 @@ use crate::message::{FieldId, Io, Version, hop};
 use crate::model::ListenerSpec;
 use crate::snapshot::ListenerSnapshot;
 use crate::telemetry::connections::Spoken;
-pub(super) use closing::goodbye;
+pub(super) use closing::{LINGER, LINGER_BYTES, goodbye};
 pub(super) use upstream::send;
 
 use closing::{abort, linger};

@@ -1,9 +1,10 @@
-//! How are bytes that were read to tell the protocol given back to be read again?
+//! Which stream does hyper get: one whose first bytes are read again, and that does not end with a reset?
 
-use crate::http1::Buffer;
+use crate::http1::{Buffer, Deadline};
+use crate::proxy::h1::{LINGER, LINGER_BYTES};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream whose first bytes were already read.
@@ -11,12 +12,33 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub struct Rewind<S> {
     front: Buffer,
     stream: S,
+    /// Our direction is closed: until when, and for how many bytes, the client's is read.
+    linger: Option<(Deadline, usize)>,
 }
 
 impl<S> Rewind<S> {
     /// `front` is read first, then `stream`.
     pub fn new(stream: S, front: Buffer) -> Self {
-        Self { front, stream }
+        Self { front, stream, linger: None }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Rewind<S> {
+    /// Takes what the client still sends until it has closed, too: with bytes unread the kernel would reset the connection, and
+    /// the client might lose the end of what it was sent.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (deadline, left) = self.linger.get_or_insert_with(|| (Deadline::new(LINGER), LINGER_BYTES));
+        let mut block = [0; 4096];
+        loop {
+            let mut read = ReadBuf::new(&mut block);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) if !read.filled().is_empty() && *left >= read.filled().len() => {
+                    *left -= read.filled().len();
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return deadline.poll(cx),
+            }
+        }
     }
 }
 
@@ -33,7 +55,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
     }
@@ -55,6 +77,34 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+        }
+        this.poll_linger(cx).map(Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_client_still_sends_is_taken_until_it_closes_or_for_a_while() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut stream = Rewind::new(near, Buffer::default());
+        let client = async {
+            assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0, "our direction is closed");
+            far.write_all(&[0; 1000]).await.unwrap();
+            drop(far);
+        };
+        let (closed, ()) = tokio::join!(stream.shutdown(), client);
+        closed.unwrap();
+        let (near, _quiet) = tokio::io::duplex(64);
+        let start = Instant::now();
+        Rewind::new(near, Buffer::default()).shutdown().await.unwrap();
+        assert_eq!(start.elapsed(), LINGER);
     }
 }
