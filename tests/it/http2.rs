@@ -430,26 +430,6 @@ async fn a_large_body_goes_up_and_comes_back_between_all_versions() {
 }
 
 #[tokio::test]
-async fn a_stream_that_the_upstream_refused_is_sent_again() {
-    let count = Arc::new(AtomicUsize::new(0));
-    let counter = count.clone();
-    let up = H2Upstream::start(move |mut exchange: Exchange| {
-        let first = counter.fetch_add(1, Ordering::SeqCst) == 0;
-        async move {
-            if first {
-                return exchange.respond.send_reset(Reason::REFUSED_STREAM);
-            }
-            exchange.read().await;
-            exchange.reply(200, &[], b"ok", &[]);
-        }
-    })
-    .await;
-    let proxy = routes(everything_to_with(&[&up], "protocol: http2, outlier: off")).start().await;
-    assert_eq!(proxy.get("a.test", "/").await.text(), "ok");
-    assert_eq!(count.load(Ordering::SeqCst), 2);
-}
-
-#[tokio::test]
 async fn a_request_body_that_stops_coming_is_408_over_http2() {
     let up = Upstream::hanging().await;
     let text = crate::harness::proxy::route_to(&[&up], "idle_timeout: 200ms", "outlier: off");
