@@ -134,7 +134,7 @@ fn show(folder: &Path, opened: &Opened) {
         "
 Tidegate runs. Its configuration is in {folder}:
   routes.yaml   edit it, save it, and ask again
-  gate.yaml     listeners and certificates, read at the start
+  gate.yaml     listeners, read again when they change, too; certificates and limits
 
 Try, in another terminal:
   # by host
