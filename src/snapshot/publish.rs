@@ -16,6 +16,7 @@ use super::compile::{compile, same_but_endpoints};
 use super::members::Members;
 use super::{Shared, Snapshot};
 use crate::model::{ClusterSpec, EndpointSpec, Model, Problem, Severity, Wanted};
+use crate::source::memberships::Change as Said;
 use crate::source::merge::Merger;
 use crate::source::{Delivery, Memberships, Report, Slot, Timings};
 use crate::telemetry::families;
@@ -103,13 +104,17 @@ impl Publisher {
 
     /// Hands endpoints that memberships said to the clusters that serve.
     pub fn follow_members(&mut self) {
-        let started = Instant::now();
         let changes = self.members.take();
+        self.hand_on(&changes);
+    }
+
+    fn hand_on(&self, changes: &BTreeMap<Arc<str>, Said>) {
+        let started = Instant::now();
         if changes.is_empty() {
             return;
         }
         let snapshot = self.shared.load();
-        for (name, endpoints) in &changes {
+        for (name, endpoints) in changes {
             // One that does not serve yet gets its endpoints when it is compiled.
             if let (Some(cluster), Some(spec)) = (snapshot.cluster(name), self.of_model(name))
                 && spec.followed
@@ -133,9 +138,10 @@ impl Publisher {
     /// Publishes what is in the slots, unless a required one was never filled; says whether it was not.
     pub fn publish(&mut self) -> bool {
         // First, because a source says who belongs to a cluster before it delivers the cluster.
-        self.follow_members();
+        let members = self.members.take();
         let deliveries: Vec<_> = self.slots.iter_mut().map(|slot| (slot.is_required(), slot.take())).collect();
         if deliveries.iter().any(|(required, delivery)| *required && delivery.is_none()) {
+            self.hand_on(&members);
             return false;
         }
         let numbered =
@@ -151,6 +157,8 @@ impl Publisher {
             self.apply(&model, &mut timings);
             self.last = Some(model);
         }
+        // After the swap: a cluster that was closed until its TLS was said would take requests in cleartext until then.
+        self.hand_on(&members);
         let problems = self.together(deliveries.iter().map(|d| &*d.problems).chain([&*lost, &*self.compiled]));
         self.delivered = delivered;
         self.tell(&problems, changed.then_some(timings));
