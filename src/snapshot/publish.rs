@@ -137,7 +137,7 @@ impl Publisher {
 
     /// Publishes what is in the slots, unless a required one was never filled; says whether it was not.
     pub fn publish(&mut self) -> bool {
-        // First, because a source says who belongs to a cluster before it delivers the cluster.
+        // Taken first, because a source says who belongs to a cluster before it delivers the cluster.
         let members = self.members.take();
         let deliveries: Vec<_> = self.slots.iter_mut().map(|slot| (slot.is_required(), slot.take())).collect();
         if deliveries.iter().any(|(required, delivery)| *required && delivery.is_none()) {
@@ -527,6 +527,29 @@ mod tests {
         feeds[0].deliver(more, vec![]);
         publisher.publish();
         assert_eq!(*seen.borrow(), [("c".to_owned(), vec![7]), ("d".to_owned(), vec![8, 9])]);
+    }
+
+    #[test]
+    fn members_that_come_with_new_settings_never_serve_by_the_old_ones() {
+        let (feeds, publisher, _report, shared) = publisher(&[true]);
+        let said = Memberships::default();
+        let before = Rc::new(RefCell::new(Vec::new()));
+        let (sink, at_call) = (Rc::clone(&before), shared.clone());
+        let mut publisher = publisher.memberships(said.clone()).on_cluster(move |_| {
+            let old = at_call.load().cluster("c").map(|old| old.members().len());
+            sink.borrow_mut().push(old);
+        });
+        said.set("c", endpoints(&[]));
+        feeds[0].deliver(fragment(&[], "c"), vec![]);
+        publisher.publish();
+        let mut new = fragment(&[], "c");
+        let settings = ClusterSpec { protocol: crate::model::UpstreamProtocol::Http2, ..cluster("c", &[]) };
+        new.clusters = vec![settings.into()];
+        said.set("c", endpoints(&[7]));
+        feeds[0].deliver(new, vec![]);
+        publisher.publish();
+        assert_eq!(*before.borrow(), [None, Some(0)], "the closed cluster stayed closed until it was replaced");
+        assert_eq!(ports(&shared, "c"), [7]);
     }
 
     #[test]
