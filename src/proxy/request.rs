@@ -20,8 +20,8 @@ use tokio::time::Instant;
 pub trait Downstream: BodySource {
     /// Ready when the client is gone for certain (not when it has only closed its direction).
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error>;
-    /// Sends an informational response on, where the client's protocol version takes one.
-    fn inform(&mut self, head: &ResponseHead, version: Version);
+    /// Sends an informational response on at once, where the client's protocol version takes one.
+    fn inform(&mut self, cx: &mut Context<'_>, head: &ResponseHead, version: Version);
 }
 
 /// One request, from its head to its record. Lent by the worker, so that its memory serves many requests.

@@ -240,6 +240,33 @@ async fn informational_responses_pass_in_order() {
 }
 
 #[tokio::test]
+async fn an_informational_response_does_not_wait_for_the_final_one() {
+    for request in
+        ["GET / HTTP/1.1\r\nHost: a.test\r\n\r\n", "POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 9\r\n\r\nhalf"]
+    {
+        let arrived = Arc::new(Notify::new());
+        let seen = Arc::clone(&arrived);
+        let up = Upstream::start(move |mut peer: Peer| {
+            let seen = Arc::clone(&seen);
+            async move {
+                peer.head().await.unwrap();
+                peer.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n").await;
+                seen.notified().await;
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+                peer.closed().await;
+            }
+        })
+        .await;
+        let proxy = routes(everything_to(&[&up])).start().await;
+        let mut client = proxy.client().await;
+        client.send(request).await;
+        assert_eq!(client.response().await.status(), 103, "{request}");
+        arrived.notify_one();
+        assert_eq!(client.response().await.text(), "ok");
+    }
+}
+
+#[tokio::test]
 async fn an_http10_client_gets_no_informational_response() {
     let up = Upstream::raw("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     let proxy = routes(everything_to(&[&up])).start().await;

@@ -63,11 +63,13 @@ impl Downstream for Conn<Io> {
         Poll::Pending
     }
 
-    fn inform(&mut self, head: &ResponseHead, version: Version) {
+    fn inform(&mut self, cx: &mut Context<'_>, head: &ResponseHead, version: Version) {
         if version == Version::Http11 {
             let out = self.out();
             compose::response(out, head, BodyKind::None);
             compose::end(out);
+            // What does not leave now goes before the next response.
+            let _ = self.poll_flush(cx);
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::proxy::remote::{Remote, Wire};
 use crate::proxy::request::{Downstream, Request};
 use crate::upstream::{Outcome, UpstreamStream};
 use http::{Method, StatusCode};
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 use tokio::time::Instant;
 
@@ -91,7 +92,11 @@ async fn answer_head<D: Downstream>(
             hop::strip(&mut request.response.fields, options);
             // RFC 9110 section 8.6: there is no body whose length it could be.
             request.response.fields.remove(FieldId::ContentLength);
-            down.inform(&request.response, request.head.version);
+            poll_fn(|cx| {
+                down.inform(cx, &request.response, request.head.version);
+                Poll::Ready(())
+            })
+            .await;
         }
     }
     Err(ProxyError::Malformed)

@@ -84,7 +84,7 @@ impl Downstream for IncomingBody {
     }
 
     /// hyper sends no informational responses.
-    fn inform(&mut self, _head: &ResponseHead, _version: Version) {}
+    fn inform(&mut self, _cx: &mut Context<'_>, _head: &ResponseHead, _version: Version) {}
 }
 
 /// One frame on its way from the exchange to hyper. Both ends live on one thread.

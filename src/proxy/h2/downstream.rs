@@ -221,7 +221,13 @@ impl crate::proxy::request::Downstream for NoBody {
         std::task::Poll::Pending
     }
 
-    fn inform(&mut self, _head: &crate::message::ResponseHead, _version: crate::message::Version) {}
+    fn inform(
+        &mut self,
+        _cx: &mut std::task::Context<'_>,
+        _head: &crate::message::ResponseHead,
+        _version: crate::message::Version,
+    ) {
+    }
 }
 
 #[cfg(test)]
