@@ -45,6 +45,8 @@ pub struct Conn<S> {
     scanned: usize,
     output: Vec<u8>,
     written: usize,
+    /// The stream took bytes that it may not have passed on yet, as TLS does when its socket is full.
+    held: bool,
     /// The body that comes in.
     pub reader: BodyReader,
     /// The body that goes out.
@@ -63,6 +65,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             scanned: 0,
             output: Vec::new(),
             written: 0,
+            held: false,
             reader: BodyReader::default(),
             writer: BodyWriter::default(),
             expects_continue: false,
@@ -164,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     /// Whether everything written has left.
     pub fn is_flushed(&self) -> bool {
-        self.output.is_empty()
+        self.output.is_empty() && !self.held
     }
 
     /// Takes body bytes: how many were written or copied. Small ones wait for [`Self::poll_flush`].
@@ -191,6 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             if wrote == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.held = true;
             if wrote > head_len {
                 self.output.clear();
                 self.written = 0;
@@ -209,16 +213,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
 
     /// Writes what is left, then gives the memory back.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.output.is_empty() {
+        if !self.is_flushed() {
             while let Some(rest) = self.output.get(self.written..).filter(|rest| !rest.is_empty()) {
                 let wrote = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
                 if wrote == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }
                 self.written += wrote;
+                self.held = true;
             }
             // TLS keeps records back until it is flushed; for TCP this does nothing.
             ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.held = false;
         }
         self.release_output();
         Poll::Ready(Ok(()))

@@ -119,6 +119,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_the_stream_below_holds_back_is_flushed_before_a_wait_and_at_the_end() {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let (near_out, mut far_out) = tokio::io::duplex(1 << 20);
+        let (mut from, mut to) = (Conn::new(near), Conn::new(tokio::io::BufWriter::with_capacity(1 << 20, near_out)));
+        from.frame(BodyKind::Length(200_000), BodyKind::None);
+        to.frame(BodyKind::None, BodyKind::Length(200_000));
+        let (mut half, mut moved) = (vec![0; 100_000], 0);
+        for ended in [false, true] {
+            far.write_all(&half).await.unwrap();
+            let relayed = poll_fn(|cx| Poll::Ready(poll_relay(cx, &mut from, &mut to, &mut moved, |_| {}))).await;
+            assert_eq!(relayed.is_ready(), ended);
+            let read = far_out.read_exact(&mut half);
+            tokio::time::timeout(std::time::Duration::from_secs(5), read)
+                .await
+                .expect("all that came has left")
+                .unwrap();
+        }
+        assert!(to.is_flushed());
+    }
+
+    #[tokio::test]
     async fn a_body_cut_short_is_never_a_clean_end() {
         for (wire, kind) in
             [(&b"hel"[..], BodyKind::Length(5)), (b"5\r\nhel", BodyKind::Chunked), (b"", BodyKind::Chunked)]
