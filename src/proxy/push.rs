@@ -31,7 +31,8 @@ pub(super) fn push_body<D: Downstream>(
     Ok(())
 }
 
-fn body_failed(error: BodyError) -> ProxyError {
+/// What the failure of a client's body means.
+pub(super) fn body_failed(error: BodyError) -> ProxyError {
     match error {
         BodyError::Io(_) | BodyError::Http2(_) | BodyError::Truncated => ProxyError::Gone,
         BodyError::TooLarge => ProxyError::BodyTooLarge,

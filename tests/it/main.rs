@@ -13,6 +13,7 @@ mod access_log;
 mod accounting;
 mod admin;
 mod balancing;
+mod bodies;
 mod browser;
 mod commands;
 mod config_reload;

@@ -110,9 +110,9 @@ pub struct SlotBody(Rc<RefCell<Slot>>);
 #[error("the request was given up")]
 pub struct Aborted;
 
-/// A sender and its body; `empty`: there is nothing to send.
-pub(super) fn slot(empty: bool) -> (SlotSender, SlotBody) {
-    let slot = Rc::new(RefCell::new(Slot { ended: empty, ..Slot::default() }));
+/// A sender and its body; `ended`: there is nothing to send, but maybe these trailers.
+pub(super) fn slot(ended: bool, last: Option<Fields>) -> (SlotSender, SlotBody) {
+    let slot = Rc::new(RefCell::new(Slot { ended, frame: last.and_then(trailers), ..Slot::default() }));
     (SlotSender(Rc::clone(&slot)), SlotBody(slot))
 }
 

@@ -5,7 +5,7 @@ use super::{LocalExecutor, convert};
 use crate::http1::{BodyKind, Deadline, framing};
 use crate::message::{FieldId, hop};
 use crate::proxy::error::ProxyError;
-use crate::proxy::push::await_head;
+use crate::proxy::push::{await_head, body_failed};
 use crate::proxy::remote::{H2Wire, Remote, Wire};
 use crate::proxy::request::{Downstream, Request};
 use crate::proxy::worker::Connection;
@@ -77,7 +77,8 @@ pub async fn send<D: Downstream>(
     deadline: &mut Deadline,
 ) -> Result<Remote, ProxyError> {
     let empty = matches!(poll_fn(|cx| Poll::Ready(down.poll_data(cx))).await, Poll::Ready(Ok(None)));
-    let (slot, body) = slot(empty);
+    let trailers = if empty { down.take_trailers().map_err(body_failed)? } else { None };
+    let (slot, body) = slot(empty, trailers);
     let message =
         convert::to_request(&request.head, cluster.spec().tls.is_some(), body).ok_or(ProxyError::Malformed)?;
     let mut answer = pin!(stream.sender().send_request(message));
