@@ -9,6 +9,7 @@ mod targets;
 
 use crate::harness::client::Client;
 use crate::harness::proxy::{Proxy, everything_to, routes};
+use crate::harness::until;
 use crate::harness::upstream::Upstream;
 use crate::harness::wire::{End, Message};
 use std::net::SocketAddr;
@@ -86,8 +87,11 @@ impl Gate {
     /// Expects that a reason is in the access log and was counted.
     async fn told(&self, reason: &str) {
         self.proxy.wait_for_metric("tidegate_own_responses_total", &[&format!("reason=\"{reason}\"")], 1.0).await;
-        let records = self.proxy.access_log(1).await;
-        assert!(records.iter().any(|record| record["reason"] == reason), "{reason}: {records:?}");
+        until(&format!("a record of {reason}"), || async {
+            let records = self.proxy.access_log(1).await;
+            records.iter().any(|record| record["reason"] == reason).then_some(())
+        })
+        .await;
     }
 }
 
