@@ -18,6 +18,7 @@ mod browser;
 mod commands;
 mod config_reload;
 mod drain;
+mod early;
 mod errors;
 mod filters;
 mod forwarded;
