@@ -1,8 +1,8 @@
 //! What are the addresses of the names that ExternalName Services stand for?
 //!
 //! Off unless it is switched on: whoever may write a Service could otherwise have the gate speak to anything that the node reaches.
-//! Loopback, link-local (cloud metadata), unspecified, multicast and the addresses of the gate and its machine are
-//! refused even then.
+//! Loopback, link-local (cloud metadata), unspecified, multicast and the addresses of the gate, its machine and the other gates
+//! are refused even then: what listens on a node trusts who comes from a node.
 
 use super::objects::Key;
 use super::own::is_own;
@@ -12,7 +12,7 @@ use crate::model::{EndpointSpec, Origin, Problem};
 use crate::source::Memberships;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -51,13 +51,15 @@ pub(super) struct Resolver {
     pub(super) memberships: Memberships,
     /// Addresses of this node as the settings name them; it may have more.
     pub(super) own: Vec<IpAddr>,
+    /// Addresses of all gates; `None`: not known yet.
+    pub(super) gates: watch::Receiver<Option<BTreeSet<IpAddr>>>,
     pub(super) names: watch::Receiver<Names>,
 }
 
 /// Why a name leads nowhere.
 #[derive(Debug, thiserror::Error)]
 enum Fault {
-    #[error("every address of it is loopback, link-local, multicast or this node's own")]
+    #[error("every address of it is loopback, link-local, multicast or a node's own")]
     Near,
     #[error("no answer from the resolver")]
     Silence,
@@ -66,7 +68,11 @@ enum Fault {
 }
 
 impl Resolver {
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
+        // Before that no name leads anywhere: it might lead to one of them.
+        if self.gates.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
         self.ask(|(host, port)| async move { Ok(lookup_host((host, port)).await?.collect()) }).await;
     }
 
@@ -137,7 +143,9 @@ impl Resolver {
     /// The addresses that a name may lead to.
     fn judge(&self, mut all: Vec<SocketAddr>) -> Result<Vec<EndpointSpec>, Fault> {
         let before = all.len();
-        all.retain(|address| allowed(address.ip(), &self.own) && !is_own(address.ip()));
+        let gates = self.gates.borrow();
+        let gates: Vec<IpAddr> = gates.iter().flatten().chain(&self.own).copied().collect();
+        all.retain(|address| allowed(address.ip(), &gates) && !is_own(address.ip()));
         if all.is_empty() && before > 0 {
             return Err(Fault::Near);
         }
@@ -209,14 +217,14 @@ async fn until(time: Option<Instant>) {
 }
 
 /// Whether a name may lead there.
-fn allowed(address: IpAddr, own: &[IpAddr]) -> bool {
+fn allowed(address: IpAddr, nodes: &[IpAddr]) -> bool {
     let address = address.to_canonical();
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast() || v4.octets().starts_with(&[0]),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
     let refused = link_local || address.is_loopback() || address.is_unspecified() || address.is_multicast();
-    !refused && !own.iter().any(|own| own.to_canonical() == address)
+    !refused && !nodes.iter().any(|node| node.to_canonical() == address)
 }
 
 #[cfg(test)]
@@ -265,7 +273,8 @@ mod tests {
         let memberships = Memberships::default();
         let store = Rc::new(Store::new(&Settings::default(), memberships.clone()));
         let (own, said) = (Vec::new(), memberships.clone());
-        let resolver = Resolver { store: Rc::clone(&store), memberships, own, names: reader };
+        let (_told, gates) = watch::channel(Some(BTreeSet::from(["192.0.2.9".parse().unwrap()])));
+        let resolver = Resolver { store: Rc::clone(&store), memberships, own, gates, names: reader };
         tokio::select! {
             () = resolver.ask(look) => {}
             () = change(&sender, &said) => {}
@@ -283,6 +292,7 @@ mod tests {
             "slow" => sleep(Duration::from_secs(3)).await,
             "dead" => std::future::pending().await,
             "near" => return Ok(vec![([127, 0, 0, 1], port).into()]),
+            "gate" => return Ok(vec![([192, 0, 2, 9], port).into()]),
             _ => {}
         }
         Ok(vec![([198, 51, 100, 1], port).into()])
@@ -325,18 +335,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_cannot_be_resolved_is_a_problem_until_it_can_or_is_gone() {
-        let all = names(&[("shop/db:5432", "dead"), ("shop/near", "near"), ("shop/fine", "fine")]);
+        let all =
+            names(&[("shop/db:5432", "dead"), ("shop/near", "near"), ("shop/gate", "gate"), ("shop/fine", "fine")]);
         let store = resolved(all, look, async |_, _| sleep(Duration::from_secs(6)).await).await;
         let problems = store.problems().into_iter().map(|problem| problem.what).collect::<Vec<_>>();
         assert_eq!(
             problems,
             [
                 "ExternalName dead: no answer from the resolver".to_owned(),
+                format!("ExternalName gate: {}", Fault::Near),
                 format!("ExternalName near: {}", Fault::Near)
             ]
         );
         let places: Vec<_> = store.problems().into_iter().map(|problem| problem.origin.place.to_string()).collect();
-        assert_eq!(places, ["Service/shop/db", "Service/shop/near"], "the Service, whose name has no port");
+        assert_eq!(
+            places,
+            ["Service/shop/db", "Service/shop/gate", "Service/shop/near"],
+            "the Service, whose name has no port"
+        );
         let change = async |sender: &watch::Sender<Names>, _: &Memberships| {
             sleep(Duration::from_secs(6)).await;
             sender.send_replace(names(&[("shop/db:5432", "fine")]));

@@ -3,8 +3,10 @@
 //! The first change at once, those that follow within some milliseconds together. Nothing is delivered before every kind was
 //! listed and every Secret that is asked for is known: a gate that is ready has heard of every host there is.
 
+use super::calls::Calls;
 use super::client::Connection;
 use super::kinds::Kinds;
+use super::lease::keeper::Keeper;
 use super::names::{self, Names, Resolver};
 use super::objects::Objects;
 use super::secrets::Secrets;
@@ -17,6 +19,7 @@ use crate::model::{Problem, Wanted};
 use crate::source::{Feed, Memberships, Source};
 use crate::telemetry::{Histogram, Registry, families};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,14 +109,25 @@ impl KubernetesSource {
         }
     }
 
-    fn resolver(&self, names: watch::Receiver<Names>) -> Task {
+    fn resolver(&self, names: watch::Receiver<Names>, connection: &Rc<Connection>) -> (Task, Option<Task>) {
+        let (told, gates) = watch::channel(None);
+        // Without Leases nobody can know where the others are.
+        let others = if self.settings.status {
+            let calls = Rc::new(Calls::new(Rc::clone(connection), &self.registry));
+            let keeper = Keeper::new(calls, connection.namespace(), watch::channel(false).1);
+            Some(self.tasks.spawn_local("addresses of gates", keeper.tell_addresses(told)))
+        } else {
+            told.send_replace(Some(BTreeSet::new()));
+            None
+        };
         let resolver = Resolver {
+            gates,
             store: Rc::clone(&self.store),
             memberships: self.memberships.clone(),
             own: self.settings.addresses.clone(),
             names,
         };
-        self.tasks.spawn_local("external names", resolver.run())
+        (self.tasks.spawn_local("external names", resolver.run()), others)
     }
 }
 
@@ -124,7 +138,7 @@ impl Source for KubernetesSource {
         let kinds = Kinds { store: &self.store, shared: &shared, tasks: &self.tasks, registry: &self.registry };
         let _watches = kinds.start(&self.settings);
         let (names, reader) = watch::channel(Names::new());
-        let _resolver = self.settings.external_names.then(|| self.resolver(reader));
+        let _resolver = self.settings.external_names.then(|| self.resolver(reader, &connection));
         self.listed().await;
         let mut work = Work {
             secrets: Secrets::new(&self.store, &shared, &self.tasks, &self.registry),

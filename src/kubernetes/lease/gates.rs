@@ -100,7 +100,7 @@ impl Gate {
     fn of(record: &Record, old: Option<Self>, made: bool, now: Instant) -> Self {
         let (holder, renewed, transitions) = record.pulse();
         let pulse = (holder.to_owned(), renewed.to_owned(), transitions);
-        let addresses = record.addresses().split(',').filter_map(|a| a.trim().parse().ok()).collect();
+        let addresses = record.read_addresses().collect();
         let (since, renewed, given_up) = match old {
             Some(old) if old.pulse == pulse => (old.since, old.renewed, old.given_up),
             Some(_) => (now, true, None),

@@ -8,6 +8,8 @@ use crate::kubernetes::calls::{Calls, Kind, Refusal, Timestamp};
 use crate::lifecycle::Readiness;
 use crate::telemetry::Gauge;
 use serde_json::Value;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -15,6 +17,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 /// How often the leader looks which gates live.
 const LIST: Duration = Duration::from_secs(3);
+/// How often every gate looks where the others are, if it must know.
+const ADDRESSES_AGAIN: Duration = Duration::from_secs(30);
 
 /// The Leases of one namespace.
 #[derive(Clone)]
@@ -141,6 +145,17 @@ impl Keeper {
                 }
             }
             say(None);
+        }
+    }
+
+    /// Says again and again at which addresses there are gates, dead ones too; where nobody answers, what was known holds.
+    pub(in crate::kubernetes) async fn tell_addresses(self, told: watch::Sender<Option<BTreeSet<IpAddr>>>) {
+        loop {
+            if let Ok(records) = self.list().await {
+                told.send_replace(Some(records.iter().flat_map(Record::read_addresses).collect()));
+            }
+            let known = told.borrow().is_some();
+            sleep(if known { ADDRESSES_AGAIN } else { LIST }).await;
         }
     }
 

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// How long a Lease holds without being renewed.
@@ -55,6 +56,11 @@ impl Record {
     /// The addresses that the gate says it is reached at, divided by commas.
     pub(super) fn addresses(&self) -> &str {
         self.annotations.get(ADDRESSES).map_or("", String::as_str)
+    }
+
+    /// The same, those that are addresses.
+    pub(super) fn read_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses().split(',').filter_map(|address| address.trim().parse().ok())
     }
 }
 

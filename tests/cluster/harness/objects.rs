@@ -116,8 +116,13 @@ impl Test {
 
     /// A Lease by which a gate on this node said that it was ready, last at this time.
     pub async fn lease_of_a_gate(&self, node: &str, renewed: &str) {
+        self.lease_of_a_gate_at(node, [192, 0, 2, 99].into(), renewed).await;
+    }
+
+    /// The same, reached at this address.
+    pub async fn lease_of_a_gate_at(&self, node: &str, address: IpAddr, renewed: &str) {
         let name = format!("tidegate-gate-{node}");
-        let annotations = json!({ "tidegate.io/addresses": "192.0.2.99", "tidegate.io/ready": "true" });
+        let annotations = json!({ "tidegate.io/addresses": address.to_string(), "tidegate.io/ready": "true" });
         let metadata = json!({ "name": name, "labels": { "tidegate.io/gate": "true" }, "annotations": annotations });
         let spec = json!({ "holderIdentity": "tidegate-x", "leaseDurationSeconds": 15, "renewTime": renewed });
         let object = json!({
