@@ -101,6 +101,18 @@ pub enum Nearness {
     Anywhere,
 }
 
+impl Nearness {
+    /// The one of this number, as `near as u8` gives it.
+    pub fn of(number: u8) -> Self {
+        const { assert!(Self::Node as u8 == 0 && Self::Zone as u8 == 1) };
+        match number {
+            0 => Self::Node,
+            1 => Self::Zone,
+            _ => Self::Anywhere,
+        }
+    }
+}
+
 /// How a cluster is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamProtocol {

@@ -131,7 +131,7 @@ impl Attempts<'_> {
                 (other, _) => other?,
             };
             request.ctx.attempts = request.ctx.attempts.saturating_add(1);
-            request.ctx.endpoint = Some(endpoint.address);
+            request.ctx.endpoint = Some(endpoint.address());
             self.tried.push(endpoint.id);
             deadline.set(request.limit(self.route.spec.idle_timeout));
             match self.line_to(&endpoint, down, deadline).await? {

@@ -131,7 +131,7 @@ impl Publisher {
     }
 
     /// What memberships say of the endpoints of a cluster, where it follows them.
-    fn said(&self, spec: &ClusterSpec) -> Option<&[EndpointSpec]> {
+    fn said(&self, spec: &ClusterSpec) -> Option<Vec<EndpointSpec>> {
         self.members.get(&spec.name).filter(|_| spec.followed)
     }
 
@@ -180,7 +180,7 @@ impl Publisher {
         let started = Instant::now();
         for held in previous.clusters.diff(&snapshot.clusters).into_iter().filter_map(|(_, new)| new) {
             if let Some(endpoints) = self.said(held.cluster.spec()) {
-                held.cluster.set_members(endpoints);
+                held.cluster.set_members(&endpoints);
             }
             (self.on_cluster)(&held.cluster);
         }
@@ -198,7 +198,7 @@ impl Publisher {
         let none = Model::default();
         let changed = self.last.as_ref().unwrap_or(&none).wanted.clusters.diff(&model.wanted.clusters);
         let changed = changed.into_iter().filter_map(|(_, new)| new);
-        for spec in changed.filter(|spec| self.said(spec).is_none()) {
+        for spec in changed.filter(|spec| !(spec.followed && self.members.have(&spec.name))) {
             if let Some(cluster) = snapshot.cluster(&spec.name) {
                 cluster.set_members(&spec.endpoints);
             }
@@ -449,7 +449,7 @@ mod tests {
         feeds[0].deliver(fragment(&[2, 3], "c"), vec![]);
         publisher.publish();
         assert!(Arc::ptr_eq(&before, &shared.full()));
-        let ports: Vec<u16> = before.cluster("c").unwrap().members().iter().map(|e| e.address.port()).collect();
+        let ports: Vec<u16> = before.cluster("c").unwrap().members().iter().map(|e| e.address().port()).collect();
         assert_eq!(ports, [2, 3]);
     }
 
@@ -468,7 +468,8 @@ mod tests {
         feeds[0].deliver(more, vec![]);
         publisher.publish();
         assert_eq!(*seen.borrow(), [("c".to_owned(), false), ("d".to_owned(), false)]);
-        let ports: Vec<u16> = shared.load().cluster("c").unwrap().members().iter().map(|e| e.address.port()).collect();
+        let ports: Vec<u16> =
+            shared.load().cluster("c").unwrap().members().iter().map(|e| e.address().port()).collect();
         assert_eq!(ports, [2], "members follow a compile too");
     }
 
@@ -504,7 +505,7 @@ mod tests {
     }
 
     fn ports(shared: &Shared, name: &str) -> Vec<u16> {
-        shared.load().cluster(name).unwrap().members().iter().map(|e| e.address.port()).collect()
+        shared.load().cluster(name).unwrap().members().iter().map(|e| e.address().port()).collect()
     }
 
     #[test]
@@ -514,7 +515,7 @@ mod tests {
         let seen = Rc::new(RefCell::new(Vec::new()));
         let sink = Rc::clone(&seen);
         let mut publisher = publisher.memberships(said.clone()).on_cluster(move |c| {
-            let ports: Vec<u16> = c.members().iter().map(|e| e.address.port()).collect();
+            let ports: Vec<u16> = c.members().iter().map(|e| e.address().port()).collect();
             sink.borrow_mut().push((c.spec().name.clone(), ports));
         });
         said.set("c", endpoints(&[7]));

@@ -26,7 +26,7 @@ pub struct Members {
     all: Arc<[Arc<Endpoint>]>,
     /// Those with a weight above 0: nearly always the same list.
     open: Arc<[Arc<Endpoint>]>,
-    /// Numbers of `open` for consistent hashing, side by side: the same in every process.
+    /// Numbers of `open` for consistent hashing, side by side: the same in every process. Empty where nothing is hashed.
     seeds: Box<[u64]>,
     /// Weights of `open`; empty: all the same.
     weights: Box<[u32]>,
@@ -61,13 +61,17 @@ pub(crate) enum Way<'a> {
 impl Members {
     /// What `policy` needs is prepared.
     pub(crate) fn new(mut all: Vec<Arc<Endpoint>>, policy: &BalancePolicy) -> Self {
-        all.sort_by_key(|e| e.address);
+        all.sort_by_key(|e| e.address());
         let all: Arc<[Arc<Endpoint>]> = all.into();
         let open = match all.iter().all(|e| e.weight() > 0) {
             true => Arc::clone(&all),
             false => all.iter().filter(|e| e.weight() > 0).cloned().collect(),
         };
-        let seeds = open.iter().map(|e| hash::endpoint(e.address)).collect();
+        let seed = |e: &Arc<Endpoint>| hash::endpoint(e.address());
+        let seeds = match policy {
+            BalancePolicy::Hash(_) => open.iter().map(seed).collect(),
+            _ => Box::default(),
+        };
         let mut members = Self { all, open, seeds, ..Self::default() };
         let weights: Box<[u32]> = members.open.iter().map(|e| e.weight()).collect();
         if weights.windows(2).any(|pair| pair.first() != pair.last()) {
@@ -403,7 +407,7 @@ mod tests {
         let mut counts = HashMap::new();
         for n in 0..times {
             let hash = matches!(cluster.spec().balance, BalancePolicy::Hash(_)).then(|| random::mix(n));
-            *counts.entry(cluster.pick(tried, hash).unwrap().address).or_default() += 1;
+            *counts.entry(cluster.pick(tried, hash).unwrap().address()).or_default() += 1;
         }
         counts
     }
@@ -509,7 +513,7 @@ mod tests {
     #[test]
     fn turns_go_round() {
         let cluster = with(BalancePolicy::RoundRobin, &[1, 1, 1]);
-        let order: Vec<_> = (0..6).map(|_| cluster.pick(&[], None).unwrap().address).collect();
+        let order: Vec<_> = (0..6).map(|_| cluster.pick(&[], None).unwrap().address()).collect();
         assert_eq!(order[..3], order[3..]);
         assert_ne!(order[0], order[1]);
         assert_ne!(order[1], order[2]);
@@ -615,7 +619,7 @@ mod tests {
         let hash = || BalancePolicy::Hash(HashKey::Source);
         let (here, there) = (placed(hash(), &NEAR_AND_FAR), placed(hash(), &[Nearness::Anywhere; 5]));
         assert_eq!(owners(&here), owners(&there));
-        let without_key = here.pick(&[], None).unwrap().address;
+        let without_key = here.pick(&[], None).unwrap().address();
         assert_eq!(without_key, address(1), "a request without the key goes by least request");
     }
 
@@ -643,7 +647,7 @@ mod tests {
 
     /// Where each of many keys goes.
     fn owners(cluster: &Cluster) -> Vec<SocketAddr> {
-        (0..500).map(|n| cluster.pick(&[], Some(random::mix(n))).unwrap().address).collect()
+        (0..500).map(|n| cluster.pick(&[], Some(random::mix(n))).unwrap().address()).collect()
     }
 
     proptest! {
@@ -704,7 +708,7 @@ mod tests {
             let alike = open.len() == all.iter().filter(|e| e.weight() > 0 && e.near() == nearest).count();
             let mut spilled = false;
             for _ in 0..300 {
-                let picked = cluster.pick(&[], None).unwrap().address;
+                let picked = cluster.pick(&[], None).unwrap().address();
                 let at = specs.iter().position(|s| s.address == picked).unwrap();
                 prop_assert!(fit.contains(&at));
                 if nearby.contains(&at) {

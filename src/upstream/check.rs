@@ -59,7 +59,7 @@ pub(crate) async fn ask(cluster: &Cluster, endpoint: &Endpoint, check: &HealthCh
 }
 
 fn authority(cluster: &Cluster, endpoint: &Endpoint) -> String {
-    cluster.spec().tls.as_ref().map_or_else(|| endpoint.address.to_string(), |tls| tls.server_name.clone())
+    cluster.spec().tls.as_ref().map_or_else(|| endpoint.address().to_string(), |tls| tls.server_name.clone())
 }
 
 fn request(method: Method, uri: &str) -> http::request::Builder {

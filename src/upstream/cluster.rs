@@ -12,8 +12,6 @@ use crate::model::{BalancePolicy, ClusterSpec, EndpointSpec};
 use crate::telemetry::metrics::Registry;
 use arc_swap::ArcSwap;
 use rustls_pki_types::ServerName;
-use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -58,7 +56,7 @@ impl Cluster {
 
     /// The same of a spec that others hold too: of thousands, each is there once.
     pub fn of(spec: &Arc<ClusterSpec>, tls: Option<Arc<rustls::ClientConfig>>, registry: &Registry) -> Arc<Self> {
-        let ward = Arc::new(Ward::new(spec.outlier.clone(), Meters::new(registry, &spec.name)));
+        let ward = Arc::new(Ward::new(spec, Meters::new(registry, &spec.name)));
         let name = |tls: &crate::model::UpstreamTlsSpec| ServerName::try_from(tls.server_name.clone()).ok();
         let key = match &spec.balance {
             BalancePolicy::Hash(key) => Some(Key::new(key)),
@@ -96,14 +94,16 @@ impl Cluster {
     pub fn set_members(&self, specs: &[EndpointSpec]) {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.members.load_full();
-        let mut old: HashMap<SocketAddr, &Arc<Endpoint>> = before.iter().map(|e| (e.address, e)).collect();
-        let mut all: HashMap<SocketAddr, Arc<Endpoint>> = HashMap::with_capacity(specs.len());
+        // Nearly always they come in order, as those before stand: then this looks at each once.
+        let mut specs: Vec<&EndpointSpec> = specs.iter().collect();
+        specs.sort_by_key(|spec| spec.address);
+        specs.dedup_by_key(|spec| spec.address);
+        let (mut all, mut left) = (Vec::with_capacity(specs.len()), Vec::new());
+        let mut old = before.iter().peekable();
         let mut changed = false;
         for spec in specs {
-            if all.contains_key(&spec.address) {
-                continue;
-            }
-            let stays = old.remove(&spec.address);
+            left.extend(std::iter::from_fn(|| old.next_if(|e| e.address() < spec.address)));
+            let stays = old.next_if(|e| e.address() == spec.address);
             changed |= stays.is_none_or(|e| e.weight() != spec.weight || e.near() != spec.near);
             let endpoint = stays.cloned().unwrap_or_else(|| self.join(spec, before.is_empty()));
             endpoint.set_share(spec);
@@ -111,14 +111,15 @@ impl Cluster {
                 // It takes no requests, so it must not count among those put aside.
                 self.ward.reinstate(&endpoint);
             }
-            all.insert(spec.address, endpoint);
+            all.push(endpoint);
         }
-        if !changed && old.is_empty() {
+        left.extend(old);
+        if !changed && left.is_empty() {
             return;
         }
-        let members = Arc::new(Members::new(all.into_values().collect(), &self.spec.balance));
+        let members = Arc::new(Members::new(all, &self.spec.balance));
         self.members.store(Arc::clone(&members));
-        self.ward.resize(old.into_values(), members.open());
+        self.ward.resize(left.into_iter(), members.open());
         if let Some(changes) = self.changes.get() {
             changes.send_modify(|n| *n += 1);
         }
@@ -126,7 +127,7 @@ impl Cluster {
 
     /// A new endpoint. Those of the start are not slowed: they would only be slow together.
     fn join(&self, spec: &EndpointSpec, first: bool) -> Arc<Endpoint> {
-        let endpoint = Endpoint::new(spec, self.spec.max_in_flight, Arc::clone(&self.ward));
+        let endpoint = Endpoint::new(spec, Arc::clone(&self.ward));
         if !first && !self.spec.slow_start.is_zero() {
             endpoint.warm_up();
         }
@@ -139,7 +140,7 @@ impl Cluster {
     /// at once say more about the one who judges. An ejected endpoint whose time is over gets one request as a probe.
     pub fn pick(&self, tried: &[EndpointId], hash: Option<u64>) -> Result<Arc<Endpoint>, PickError> {
         let members = self.members.load();
-        if let Some(key) = hash {
+        if let Some(key) = hash.filter(|_| self.key.is_some()) {
             return self.pick_by_key(&members, key, tried);
         }
         if self.ward.is_probe_due()

@@ -85,7 +85,7 @@ async fn establish(
     endpoint: &Endpoint,
     client: Option<(SocketAddr, SocketAddr)>,
 ) -> Result<Line, ConnectError> {
-    let mut stream = TcpStream::connect(endpoint.address).await.map_err(|error| match error.kind() {
+    let mut stream = TcpStream::connect(endpoint.address()).await.map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused => ConnectError::Refused(error),
         _ => ConnectError::Io(error),
     })?;

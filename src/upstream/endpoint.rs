@@ -4,9 +4,10 @@ use super::meters::Standing;
 use super::outlier::Ward;
 use super::random;
 use crate::model::{EndpointSpec, Nearness};
-use std::net::SocketAddr;
+use once_cell::race::OnceBox;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -51,78 +52,90 @@ pub(crate) const WARMING: u32 = 8;
 /// No longer a member.
 pub(crate) const LEFT: u32 = 16;
 
-/// What every request writes, on cache lines of its own (two: the prefetcher of x86 pairs them), so that the writes of one worker
+/// What requests leave behind. On cache lines of its own (two: the prefetcher of x86 pairs them), so that the writes of one worker
 /// do not slow the reads of others.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Load {
-    in_flight: AtomicU32,
-    idle: AtomicU32,
-    attempts: AtomicU64,
-}
-
-/// One address of a cluster. Shared by all workers; outlives its membership while requests are in flight.
 #[derive(Debug)]
-pub struct Endpoint {
-    /// Unique in this process.
-    pub id: EndpointId,
-    /// Where it listens.
-    pub address: SocketAddr,
-    pub(crate) ward: Arc<Ward>,
-    /// Boxed, because few have one: without it, what stands beside the load fits two cache lines.
-    pub(crate) places: Option<Box<Semaphore>>,
-    state: AtomicU32,
-    weight: AtomicU32,
-    /// Read only when members change: a pick has them sorted already.
-    near: AtomicU8,
+#[repr(align(128))]
+pub(crate) struct Past {
+    in_flight: AtomicU32,
+    waiting: AtomicU32,
+    idle: AtomicU32,
+    /// In a row, up to now.
     failures: AtomicU32,
     pub(crate) ejections: AtomicU32,
     pub(crate) ejected_until: AtomicU64,
     warm_from: AtomicU64,
-    waiting: AtomicU32,
+    attempts: AtomicU64,
     failed: AtomicU64,
-    /// Made with the first request: of a hundred thousand endpoints most never get one, and with the load they would be three times
-    /// as large.
-    load: OnceLock<Box<Load>>,
+    /// `None`: there is no limit.
+    places: Option<Semaphore>,
+}
+
+const _: () = assert!(size_of::<Past>() == 128);
+
+/// One address of a cluster. Shared by all workers; outlives its membership while requests are in flight. Of a hundred thousand
+/// most never get a request: what they would leave behind is made with the first, and without it one takes 56 bytes.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Unique in this process.
+    pub id: EndpointId,
+    pub(crate) ward: Arc<Ward>,
+    past: OnceBox<Past>,
+    ip: [u8; 16],
+    scope: u32,
+    port: u16,
+    /// The address is one of IPv4, held as IPv6 maps it.
+    is_v4: bool,
+    /// Read only when members change: a pick has them sorted already.
+    near: AtomicU8,
+    state: AtomicU32,
+    weight: AtomicU32,
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Endpoint {
-    pub(crate) fn new(spec: &EndpointSpec, places: u32, ward: Arc<Ward>) -> Self {
+    pub(crate) fn new(spec: &EndpointSpec, ward: Arc<Ward>) -> Self {
         ward.meters.moved(None, Some(Standing::Healthy));
+        let (ip, scope) = match spec.address {
+            SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped().octets(), 0),
+            SocketAddr::V6(v6) => (v6.ip().octets(), v6.scope_id()),
+        };
         Self {
             id: EndpointId(NEXT.fetch_add(1, Relaxed)),
-            address: spec.address,
             ward,
-            places: (places > 0).then(|| Box::new(Semaphore::new(places as usize))),
+            past: OnceBox::new(),
+            ip,
+            scope,
+            port: spec.address.port(),
+            is_v4: spec.address.is_ipv4(),
+            near: AtomicU8::new(spec.near as u8),
             state: AtomicU32::new(0),
             weight: AtomicU32::new(spec.weight),
-            near: AtomicU8::new(spec.near as u8),
-            failures: AtomicU32::new(0),
-            ejections: AtomicU32::new(0),
-            ejected_until: AtomicU64::new(0),
-            warm_from: AtomicU64::new(0),
-            waiting: AtomicU32::new(0),
-            failed: AtomicU64::new(0),
-            load: OnceLock::new(),
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        let ip = Ipv6Addr::from(self.ip);
+        match ip.to_ipv4_mapped().filter(|_| self.is_v4) {
+            Some(v4) => SocketAddrV4::new(v4, self.port).into(),
+            None => SocketAddrV6::new(ip, self.port, 0, self.scope).into(),
         }
     }
 
     /// Tells how an attempt ended: counts it, and feeds ejection.
     pub fn report(&self, outcome: Outcome) {
-        self.load().attempts.fetch_add(1, Relaxed);
+        let past = self.past();
+        past.attempts.fetch_add(1, Relaxed);
         self.ward.meters.attempt(outcome);
         if outcome.is_failure() {
-            self.failed.fetch_add(1, Relaxed);
-            let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
+            past.failed.fetch_add(1, Relaxed);
+            let failures = past.failures.fetch_add(1, Relaxed).saturating_add(1);
             self.ward.failed(self, failures);
             return;
         }
-        // Read before write: the line stays shared between workers as long as all goes well.
-        if self.failures.load(Relaxed) != 0 {
-            self.failures.store(0, Relaxed);
-        }
+        past.failures.store(0, Relaxed);
         if self.has(PROBING) {
             self.ward.reinstate(self);
         }
@@ -155,71 +168,78 @@ impl Endpoint {
 
     /// How far it is from this gate.
     pub fn near(&self) -> Nearness {
-        const { assert!(Nearness::Node as u8 == 0 && Nearness::Zone as u8 == 1) };
-        match self.near.load(Relaxed) {
-            0 => Nearness::Node,
-            1 => Nearness::Zone,
-            _ => Nearness::Anywhere,
-        }
+        Nearness::of(self.near.load(Relaxed))
     }
 
     /// Requests in flight, over all workers; those that wait for a place are not among them.
     pub fn in_flight(&self) -> u32 {
-        self.load.get().map_or(0, |load| load.in_flight.load(Relaxed))
+        self.past.get().map_or(0, |past| past.in_flight.load(Relaxed))
     }
 
     /// Requests that wait for a place.
     pub fn waiting(&self) -> u32 {
-        self.waiting.load(Relaxed)
+        self.past.get().map_or(0, |past| past.waiting.load(Relaxed))
     }
 
     /// Idle connections in the pools of all workers.
     pub fn idle(&self) -> u32 {
-        self.load.get().map_or(0, |load| load.idle.load(Relaxed))
+        self.past.get().map_or(0, |past| past.idle.load(Relaxed))
     }
 
     /// Attempts that ended, and how many of them failed.
     pub fn totals(&self) -> (u64, u64) {
-        (self.load.get().map_or(0, |load| load.attempts.load(Relaxed)), self.failed.load(Relaxed))
+        self.past.get().map_or((0, 0), |past| (past.attempts.load(Relaxed), past.failed.load(Relaxed)))
     }
 
     /// Requests in flight and those that wait: what balancing compares.
     pub(crate) fn pending(&self) -> u32 {
-        let waiting = if self.places.is_some() { self.waiting() } else { 0 };
-        self.in_flight().saturating_add(waiting)
+        let pending = |past: &Past| past.in_flight.load(Relaxed).saturating_add(past.waiting.load(Relaxed));
+        self.past.get().map_or(0, pending)
     }
 
-    fn load(&self) -> &Load {
-        self.load.get_or_init(Box::default)
+    pub(crate) fn past(&self) -> &Past {
+        self.past.get_or_init(|| Box::new(Past::new(self.ward.places())))
     }
 
     pub(crate) fn enter(&self) {
-        self.load().in_flight.fetch_add(1, Relaxed);
+        self.past().in_flight.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn exit(&self) {
-        self.load().in_flight.fetch_sub(1, Relaxed);
+        self.past().in_flight.fetch_sub(1, Relaxed);
     }
 
     pub(crate) fn wait(&self, begins: bool) {
+        let waiting = &self.past().waiting;
         if begins {
-            self.waiting.fetch_add(1, Relaxed)
+            waiting.fetch_add(1, Relaxed)
         } else {
-            self.waiting.fetch_sub(1, Relaxed)
+            waiting.fetch_sub(1, Relaxed)
         };
     }
 
     pub(crate) fn idle_added(&self) {
-        self.load().idle.fetch_add(1, Relaxed);
+        self.past().idle.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn idle_taken(&self, connections: u32) {
-        self.load().idle.fetch_sub(connections, Relaxed);
+        self.past().idle.fetch_sub(connections, Relaxed);
+    }
+
+    /// Its places, where their number is limited.
+    pub(crate) fn places(&self) -> Option<&Semaphore> {
+        self.past().places.as_ref()
     }
 
     /// Whether a request would not have to wait for a place.
     pub(crate) fn has_place(&self) -> bool {
-        self.places.as_ref().is_none_or(|places| places.available_permits() > 0)
+        let places = self.past.get().and_then(|past| past.places.as_ref());
+        places.is_none_or(|places| places.available_permits() > 0)
+    }
+
+    /// Until when it is put aside, in milliseconds of its ward.
+    pub(crate) fn ejected_until(&self) -> u64 {
+        self.past.get().map_or(0, |past| past.ejected_until.load(Relaxed))
     }
 
     /// Neither failing nor ejected.
@@ -233,7 +253,7 @@ impl Endpoint {
             return true;
         }
         let whole = u64::try_from(slow_start.as_millis()).unwrap_or(u64::MAX).max(1);
-        let passed = self.ward.now().saturating_sub(self.warm_from.load(Relaxed));
+        let passed = self.ward.now().saturating_sub(self.past().warm_from.load(Relaxed));
         if passed >= whole {
             self.clear(WARMING);
             return true;
@@ -243,7 +263,7 @@ impl Endpoint {
 
     /// Its share grows from a tenth from now on.
     pub(crate) fn warm_up(&self) {
-        self.warm_from.store(self.ward.now(), Relaxed);
+        self.past().warm_from.store(self.ward.now(), Relaxed);
         self.set(WARMING);
     }
 
@@ -253,7 +273,9 @@ impl Endpoint {
     }
 
     pub(crate) fn forget_failures(&self) {
-        self.failures.store(0, Relaxed);
+        if let Some(past) = self.past.get() {
+            past.failures.store(0, Relaxed);
+        }
     }
 
     pub(crate) fn standing(&self) -> Option<Standing> {
@@ -276,5 +298,41 @@ impl Endpoint {
 
     pub(crate) fn clear(&self, bits: u32) {
         self.state.fetch_and(!bits, Relaxed);
+    }
+}
+
+impl Past {
+    fn new(places: usize) -> Self {
+        Self {
+            in_flight: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            idle: AtomicU32::new(0),
+            failures: AtomicU32::new(0),
+            ejections: AtomicU32::new(0),
+            ejected_until: AtomicU64::new(0),
+            warm_from: AtomicU64::new(0),
+            attempts: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            places: (places > 0).then(|| Semaphore::new(places)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::testing::{at, cluster, members};
+
+    #[test]
+    fn an_address_of_either_family_is_kept_as_it_was_said() {
+        for text in ["10.0.0.1:80", "[::1]:8080", "[::ffff:10.0.0.1]:80", "[fe80::1%3]:65535", "0.0.0.0:0", "[::]:1"] {
+            let address: SocketAddr = text.parse().unwrap();
+            assert_eq!(members(&cluster(&at(address)))[0].address(), address);
+        }
+    }
+
+    #[test]
+    fn without_requests_it_takes_56_bytes() {
+        assert_eq!(size_of::<Endpoint>(), 56);
     }
 }

@@ -109,7 +109,7 @@ impl Watch {
             return;
         }
         self.against = 0;
-        let (endpoint, cluster_name) = (self.endpoint.address, &*cluster.spec().name);
+        let (endpoint, cluster_name) = (self.endpoint.address(), &*cluster.spec().name);
         if healthy {
             if !cluster.spec().slow_start.is_zero() {
                 self.endpoint.warm_up();
@@ -289,7 +289,7 @@ mod tests {
         assert!(members(&cluster)[0].is_healthy());
         let both = [address, elsewhere].map(|address| EndpointSpec::new(address, 1));
         cluster.set_members(&both);
-        let new = members(&cluster).into_iter().find(|e| e.address == elsewhere).unwrap();
+        let new = members(&cluster).into_iter().find(|e| e.address() == elsewhere).unwrap();
         until(|| !new.is_healthy()).await;
         cluster.set_members(&both[..1]);
         let seen = Arc::downgrade(&new);

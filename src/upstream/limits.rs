@@ -78,7 +78,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.endpoint.exit();
         self.endpoint.ward.meters.in_flight().sub(1);
-        if let Some(places) = &self.endpoint.places {
+        if let Some(places) = self.endpoint.places() {
             places.add_permits(1);
         }
     }
@@ -87,7 +87,7 @@ impl Drop for Permit {
 impl Cluster {
     /// A place at this endpoint, if one is free and nobody waits for it.
     pub fn try_admit(&self, endpoint: &Arc<Endpoint>) -> Option<Permit> {
-        if let Some(places) = &endpoint.places {
+        if let Some(places) = endpoint.places() {
             places.try_acquire().ok()?.forget();
         }
         Some(Permit::new(endpoint))
@@ -95,7 +95,7 @@ impl Cluster {
 
     /// A place at this endpoint, at once or after waiting for it as long as the cluster's queue allows.
     pub async fn admit(&self, endpoint: &Arc<Endpoint>) -> Result<Permit, AdmitError> {
-        match (self.try_admit(endpoint), &endpoint.places) {
+        match (self.try_admit(endpoint), endpoint.places()) {
             (Some(permit), _) => Ok(permit),
             (None, Some(places)) => {
                 let _place = Waiting::begin(&self.queue, endpoint)?;

@@ -7,7 +7,7 @@
 
 use super::endpoint::{EJECTED, Endpoint, FAILING, LEFT, PROBING};
 use super::meters::Meters;
-use crate::model::OutlierSpec;
+use crate::model::{ClusterSpec, OutlierSpec};
 use crate::telemetry::families;
 use crate::telemetry::metrics::Counter;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -22,6 +22,8 @@ const LONGEST: u32 = 10;
 pub(crate) struct Ward {
     pub(crate) meters: Meters,
     spec: Option<OutlierSpec>,
+    /// Requests in flight to each; 0: no limit.
+    places: u32,
     origin: Instant,
     /// Milliseconds since `origin` at which a probe is due; `u64::MAX`: nobody is ejected.
     next_probe: AtomicU64,
@@ -36,9 +38,15 @@ struct Census {
 }
 
 impl Ward {
-    pub(crate) fn new(spec: Option<OutlierSpec>, meters: Meters) -> Self {
+    pub(crate) fn new(spec: &ClusterSpec, meters: Meters) -> Self {
         let (origin, next_probe) = (Instant::now(), AtomicU64::new(u64::MAX));
-        Self { meters, spec, origin, next_probe, census: Mutex::default() }
+        let (places, spec) = (spec.max_in_flight, spec.outlier.clone());
+        Self { meters, spec, places, origin, next_probe, census: Mutex::default() }
+    }
+
+    /// How many requests each endpoint may have in flight; 0: any number.
+    pub(crate) fn places(&self) -> usize {
+        self.places as usize
     }
 
     /// Milliseconds since this cluster was made.
@@ -69,12 +77,12 @@ impl Ward {
         }
         census.ejected += 1;
         census.ejections.get_or_insert_with(|| self.meters.rare(&families::EJECTIONS, None)).add(1);
-        endpoint.ejections.store(1, Relaxed);
+        endpoint.past().ejections.store(1, Relaxed);
         self.aside(endpoint, millis(spec.ejection));
         let before = endpoint.standing();
         endpoint.set(EJECTED);
         self.meters.moved(before, endpoint.standing());
-        tracing::warn!(endpoint = %endpoint.address, cluster = self.meters.cluster(), "endpoint ejected");
+        tracing::warn!(endpoint = %endpoint.address(), cluster = self.meters.cluster(), "endpoint ejected");
     }
 
     fn eject_again(&self, endpoint: &Endpoint, spec: &OutlierSpec) {
@@ -83,21 +91,21 @@ impl Ward {
             return;
         }
         endpoint.clear(PROBING);
-        let times = endpoint.ejections.fetch_add(1, Relaxed).min(LONGEST);
+        let times = endpoint.past().ejections.fetch_add(1, Relaxed).min(LONGEST);
         let factor = 1u64.checked_shl(times).unwrap_or(u64::MAX).min(u64::from(LONGEST));
         self.aside(endpoint, millis(spec.ejection).saturating_mul(factor));
     }
 
     fn aside(&self, endpoint: &Endpoint, time: u64) {
         let until = self.now().saturating_add(time);
-        endpoint.ejected_until.store(until, Relaxed);
+        endpoint.past().ejected_until.store(until, Relaxed);
         self.next_probe.fetch_min(until, Relaxed);
     }
 
     /// A probe succeeded, or no requests are to go there any more.
     pub(crate) fn reinstate(&self, endpoint: &Endpoint) {
         if self.release(&mut self.census(), endpoint) {
-            tracing::info!(endpoint = %endpoint.address, cluster = self.meters.cluster(), "endpoint back");
+            tracing::info!(endpoint = %endpoint.address(), cluster = self.meters.cluster(), "endpoint back");
         }
     }
 
@@ -130,13 +138,13 @@ impl Ward {
     ) -> Option<&'a Arc<Endpoint>> {
         let _census = self.census();
         let now = self.now();
-        let is_due = |e: &Endpoint| e.has(EJECTED) && !e.has(FAILING) && e.ejected_until.load(Relaxed) <= now;
+        let is_due = |e: &Endpoint| e.has(EJECTED) && !e.has(FAILING) && e.ejected_until() <= now;
         let found = members.iter().find(|e| is_due(e) && wanted(e));
         if let Some(endpoint) = found {
             self.let_through(endpoint, now);
         }
         let ejected = members.iter().filter(|e| e.has(EJECTED) && !e.has(FAILING));
-        let next = ejected.map(|e| e.ejected_until.load(Relaxed)).min();
+        let next = ejected.map(|e| e.ejected_until()).min();
         // Those that also fail their checks do not matter until these say otherwise, but are looked after now and then.
         let later = now.saturating_add(self.first_time());
         self.next_probe.store(next.unwrap_or(later), Relaxed);
@@ -147,7 +155,7 @@ impl Ward {
     pub(crate) fn try_probe(&self, endpoint: &Endpoint) -> bool {
         let _census = self.census();
         let now = self.now();
-        let due = endpoint.has(EJECTED) && !endpoint.has(FAILING) && endpoint.ejected_until.load(Relaxed) <= now;
+        let due = endpoint.has(EJECTED) && !endpoint.has(FAILING) && endpoint.ejected_until() <= now;
         if due {
             self.let_through(endpoint, now);
         }
@@ -155,7 +163,7 @@ impl Ward {
     }
 
     fn let_through(&self, endpoint: &Endpoint, now: u64) {
-        endpoint.ejected_until.store(now.saturating_add(self.first_time()), Relaxed);
+        endpoint.past().ejected_until.store(now.saturating_add(self.first_time()), Relaxed);
         endpoint.set(PROBING);
     }
 
@@ -205,7 +213,7 @@ fn millis(time: std::time::Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BalancePolicy, ClusterSpec, HashKey};
+    use crate::model::{BalancePolicy, HashKey};
     use crate::upstream::testing::{cluster, endpoints, members, spec};
     use crate::upstream::{Cluster, Outcome};
     use std::time::Duration;

@@ -83,7 +83,7 @@ impl EndpointView {
     fn of(endpoint: &Endpoint) -> Self {
         let (attempts, failures) = endpoint.totals();
         Self {
-            address: endpoint.address,
+            address: endpoint.address(),
             weight: endpoint.weight(),
             near: match endpoint.near() {
                 Nearness::Node => Some("node"),
