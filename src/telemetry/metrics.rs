@@ -8,7 +8,10 @@ use super::families::{self, Family, Kind};
 use super::process;
 use super::render::{Text, seconds};
 use super::series::{Cells, Store};
-use std::collections::BTreeMap;
+use smallvec::SmallVec;
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +20,8 @@ pub use super::series::set_worker;
 /// Finite buckets of every histogram: 100 us, doubled up to 52.4288 s.
 pub const BUCKETS: usize = 20;
 /// Cells of a histogram: the finite buckets, the infinite one, and the sum in nanoseconds.
-const HISTOGRAM_CELLS: usize = BUCKETS + 2;
+const HISTOGRAM_CELLS: u8 = 22;
+const _: () = assert!(HISTOGRAM_CELLS as usize == BUCKETS + 2);
 /// Label value of the series that takes what is beyond the cap.
 const OTHER: &str = "other";
 
@@ -43,14 +47,25 @@ struct Inner {
     since: usize,
 }
 
-/// Label values in the order of the family's labels.
-type Labels = Arc<[Box<str>]>;
-type Series = (Labels, Arc<Cells>);
+/// One series. Of thousands of clusters each has some: its values stand together with what it counts.
+#[derive(Debug)]
+struct Series {
+    /// Label values in the order of the family's labels, each with [`END`] behind it.
+    values: Box<[u8]>,
+    cells: Cells,
+}
+
+/// No byte of a text.
+const END: u8 = 0xff;
+
+/// A series in the order of its label values.
+#[derive(Debug)]
+struct Held(Arc<Series>);
 
 #[derive(Debug)]
 struct Entry {
     family: &'static Family,
-    series: BTreeMap<Labels, Arc<Cells>>,
+    series: BTreeSet<Held>,
 }
 
 impl Registry {
@@ -85,12 +100,12 @@ impl Registry {
         Histogram(self.resolve(family, labels))
     }
 
-    fn resolve(&self, family: &'static Family, labels: &[(&'static str, &str)]) -> Arc<Cells> {
-        let (cells, folded) = self.lock().series(family, labels);
+    fn resolve(&self, family: &'static Family, labels: &[(&'static str, &str)]) -> Arc<Series> {
+        let (series, folded) = self.lock().series(family, labels);
         if folded {
             self.0.folded.add(1);
         }
-        cells
+        series
     }
 
     /// The scrape: every series that still has a handle, and the process itself, in the text format.
@@ -98,8 +113,8 @@ impl Registry {
         let mut text = Text::default();
         for (family, series) in self.held() {
             text.family(family);
-            for (values, cells) in &series {
-                write_series(&mut text, family, values, cells);
+            for series in &series {
+                write_series(&mut text, family, series);
             }
         }
         process::write(&mut text);
@@ -108,12 +123,12 @@ impl Registry {
 
     /// What there is to write. It is written without the lock, which a worker may want for a series that it counts for the first
     /// time.
-    fn held(&self) -> Vec<(&'static Family, Vec<Series>)> {
+    fn held(&self) -> Vec<(&'static Family, Vec<Arc<Series>>)> {
         let mut inner = self.lock();
         inner.forget_unused();
         self.0.series.set(i64::try_from(inner.series).unwrap_or(i64::MAX));
-        let copy = |(values, cells): (&Labels, &Arc<Cells>)| (Arc::clone(values), Arc::clone(cells));
-        inner.families.values().map(|entry| (entry.family, entry.series.iter().map(copy).collect())).collect()
+        let all = |entry: &Entry| entry.series.iter().map(|held| Arc::clone(&held.0)).collect();
+        inner.families.values().map(|entry| (entry.family, all(entry))).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -122,12 +137,12 @@ impl Registry {
 }
 
 impl Inner {
-    /// The cells of a series, and whether they are the overflow's.
-    fn series(&mut self, family: &'static Family, labels: &[(&'static str, &str)]) -> (Arc<Cells>, bool) {
-        let value = |name: &&str| labels.iter().find(|l| l.0 == *name).map_or("", |l| l.1).into();
-        let values: Labels = family.labels.iter().map(value).collect();
-        if let Some(cells) = self.known(family, &values) {
-            return (cells, false);
+    /// A series, and whether it is the overflow.
+    fn series(&mut self, family: &'static Family, labels: &[(&'static str, &str)]) -> (Arc<Series>, bool) {
+        let value = |name: &str| labels.iter().find(|l| l.0 == name).map_or("", |l| l.1);
+        let values = joined(family, value);
+        if let Some(known) = self.known(family, &values) {
+            return (known, false);
         }
         self.since += 1;
         // Not each time: with a hundred thousand routes beyond the cap, each would walk over all series.
@@ -135,23 +150,24 @@ impl Inner {
             self.forget_unused();
         }
         if family.labels.is_empty() || self.series + lines(family) <= self.max_series {
-            return (self.insert(family, values), false);
+            return (self.insert(family, &values), false);
         }
-        let other: Labels = family.labels.iter().map(|_| OTHER.into()).collect();
-        let cells = self.known(family, &other).unwrap_or_else(|| self.insert(family, other));
-        (cells, true)
+        let other = joined(family, |_| OTHER);
+        let series = self.known(family, &other).unwrap_or_else(|| self.insert(family, &other));
+        (series, true)
     }
 
-    fn known(&self, family: &Family, values: &[Box<str>]) -> Option<Arc<Cells>> {
-        self.families.get(family.name).and_then(|entry| entry.series.get(values)).cloned()
+    fn known(&self, family: &Family, values: &[u8]) -> Option<Arc<Series>> {
+        self.families.get(family.name)?.series.get(values).map(|held| Arc::clone(&held.0))
     }
 
-    fn insert(&mut self, family: &'static Family, values: Labels) -> Arc<Cells> {
-        let cells = Arc::new(self.store.take(if family.kind == Kind::Histogram { HISTOGRAM_CELLS } else { 1 }));
+    fn insert(&mut self, family: &'static Family, values: &[u8]) -> Arc<Series> {
+        let cells = self.store.take(if family.kind == Kind::Histogram { HISTOGRAM_CELLS } else { 1 });
+        let series = Arc::new(Series { values: values.into(), cells });
         self.series += lines(family);
-        let entry = self.families.entry(family.name).or_insert_with(|| Entry { family, series: BTreeMap::new() });
-        entry.series.insert(values, Arc::clone(&cells));
-        cells
+        let entry = self.families.entry(family.name).or_insert_with(|| Entry { family, series: BTreeSet::new() });
+        entry.series.insert(Held(Arc::clone(&series)));
+        series
     }
 
     /// Removes the series whose last handle is gone. It happens here rather than when a handle is dropped, because that may be
@@ -159,11 +175,10 @@ impl Inner {
     fn forget_unused(&mut self) {
         self.since = 0;
         for entry in self.families.values_mut() {
-            let gone = entry.series.extract_if(.., |_, cells| Arc::strong_count(cells) == 1);
-            for (_, cells) in gone {
+            for held in entry.series.extract_if(.., |held| Arc::strong_count(&held.0) == 1) {
                 self.series -= lines(entry.family);
-                if let Some(cells) = Arc::into_inner(cells) {
-                    self.store.give_back(cells);
+                if let Some(series) = Arc::into_inner(held.0) {
+                    self.store.give_back(series.cells);
                 }
             }
         }
@@ -171,12 +186,57 @@ impl Inner {
     }
 }
 
+/// The values of a family's labels as [`Series`] holds them.
+fn joined<'a>(family: &Family, value: impl Fn(&str) -> &'a str) -> SmallVec<[u8; 128]> {
+    let mut values = SmallVec::new();
+    for label in family.labels {
+        values.extend_from_slice(value(label).as_bytes());
+        values.push(END);
+    }
+    values
+}
+
+impl Series {
+    fn values(&self) -> impl Iterator<Item = &str> + Clone {
+        let whole = self.values.strip_suffix(&[END]);
+        let each = whole.into_iter().flat_map(|values| values.split(|byte| *byte == END));
+        each.map(|value| std::str::from_utf8(value).unwrap_or_default())
+    }
+}
+
+impl Borrow<[u8]> for Held {
+    fn borrow(&self) -> &[u8] {
+        &self.0.values
+    }
+}
+
+impl Ord for Held {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.values.cmp(&other.0.values)
+    }
+}
+
+impl PartialOrd for Held {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.values == other.0.values
+    }
+}
+
+impl Eq for Held {}
+
 /// Lines that one series has in a scrape.
 fn lines(family: &Family) -> usize {
     if family.kind == Kind::Histogram { BUCKETS + 3 } else { 1 }
 }
 
-fn write_series(text: &mut Text, family: &Family, values: &[Box<str>], cells: &Cells) {
+fn write_series(text: &mut Text, family: &Family, series: &Series) {
+    let (values, cells) = (series.values(), &series.cells);
     match family.kind {
         Kind::Counter => text.sample(family, "", values, None, cells.sum(0)),
         Kind::Gauge => text.sample(family, "", values, None, cells.sum(0).cast_signed()),
@@ -184,11 +244,11 @@ fn write_series(text: &mut Text, family: &Family, values: &[Box<str>], cells: &C
             let mut count: u64 = 0;
             for bucket in 0..BUCKETS {
                 count += cells.sum(bucket);
-                text.sample(family, "_bucket", values, Some(&seconds(bound(bucket))), count);
+                text.sample(family, "_bucket", values.clone(), Some(&seconds(bound(bucket))), count);
             }
             count += cells.sum(BUCKETS);
-            text.sample(family, "_bucket", values, Some("+Inf"), count);
-            text.sample(family, "_sum", values, None, seconds(cells.sum(BUCKETS + 1)));
+            text.sample(family, "_bucket", values.clone(), Some("+Inf"), count);
+            text.sample(family, "_sum", values.clone(), None, seconds(cells.sum(BUCKETS + 1)));
             text.sample(family, "_count", values, None, count);
         }
     }
@@ -203,65 +263,65 @@ const FIRST_BOUND: u64 = 100_000;
 
 /// A number that only grows.
 #[derive(Clone, Debug)]
-pub struct Counter(Arc<Cells>);
+pub struct Counter(Arc<Series>);
 
 impl Counter {
     /// Counts `n` more.
     #[inline]
     pub fn add(&self, n: u64) {
-        self.0.add(0, n);
+        self.0.cells.add(0, n);
     }
 
     /// What all workers counted.
     pub fn get(&self) -> u64 {
-        self.0.sum(0)
+        self.0.cells.sum(0)
     }
 }
 
 /// A number that grows and shrinks. Use either `set` from one place, or `add` and `sub` from any.
 #[derive(Clone, Debug)]
-pub struct Gauge(Arc<Cells>);
+pub struct Gauge(Arc<Series>);
 
 impl Gauge {
     /// Adds `n`.
     #[inline]
     pub fn add(&self, n: i64) {
-        self.0.add(0, n.cast_unsigned());
+        self.0.cells.add(0, n.cast_unsigned());
     }
 
     /// Takes `n` away; the thread that takes away need not be the one that added.
     #[inline]
     pub fn sub(&self, n: i64) {
-        self.0.add(0, n.wrapping_neg().cast_unsigned());
+        self.0.cells.add(0, n.wrapping_neg().cast_unsigned());
     }
 
     /// Makes it `n`.
     pub fn set(&self, n: i64) {
-        self.0.set(0, n.cast_unsigned());
+        self.0.cells.set(0, n.cast_unsigned());
     }
 
     /// The sum over all workers.
     pub fn get(&self) -> i64 {
-        self.0.sum(0).cast_signed()
+        self.0.cells.sum(0).cast_signed()
     }
 }
 
 /// Durations in fixed exponential buckets.
 #[derive(Clone, Debug)]
-pub struct Histogram(Arc<Cells>);
+pub struct Histogram(Arc<Series>);
 
 impl Histogram {
     /// Counts one duration.
     #[inline]
     pub fn observe(&self, duration: Duration) {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        self.0.add(bucket(nanos), 1);
-        self.0.add(BUCKETS + 1, nanos);
+        self.0.cells.add(bucket(nanos), 1);
+        self.0.cells.add(BUCKETS + 1, nanos);
     }
 
     /// How many durations were counted.
     pub fn count(&self) -> u64 {
-        (0..=BUCKETS).map(|bucket| self.0.sum(bucket)).sum()
+        (0..=BUCKETS).map(|bucket| self.0.cells.sum(bucket)).sum()
     }
 }
 
@@ -390,6 +450,29 @@ mod tests {
         let counter = |n: usize| registry.counter(&families::CONNECTIONS, &[("listener", &n.to_string())]);
         let _held: Vec<_> = (0..1060).map(counter).collect();
         assert!(registry.lock().since > 50, "one walk when the cap was met, none since");
+    }
+
+    #[test]
+    fn values_of_labels_do_not_run_into_each_other() {
+        let registry = Registry::new(1, 100);
+        let count =
+            |route: &str, class: &str| registry.counter(&families::REQUESTS, &[("route", route), ("class", class)]);
+        let held = [("a", "bc"), ("ab", "c"), ("", "abc"), ("abc", ""), ("a\0b", "c"), ("a", "\0bc"), ("ä", "")]
+            .map(|(route, class)| count(route, class));
+        held.iter().enumerate().for_each(|(n, counter)| counter.add(n as u64 + 1));
+        for (n, sample) in [
+            r#"{route="a",class="bc"}"#,
+            r#"{route="ab",class="c"}"#,
+            r#"{route="",class="abc"}"#,
+            r#"{route="abc",class=""}"#,
+        ]
+        .iter()
+        .enumerate()
+        {
+            assert_eq!(value(&registry, &format!("tidegate_requests_total{sample}")), Some(n as f64 + 1.0));
+        }
+        assert_eq!(value(&registry, "tidegate_requests_total{route=\"ä\",class=\"\"}"), Some(7.0));
+        assert_eq!(held.map(|counter| counter.get()), [1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[test]

@@ -13,10 +13,16 @@ const TICKS: u64 = 100;
 pub(super) fn write(text: &mut Text) {
     if let Some(stat) = Stat::read() {
         text.family(&families::PROCESS_CPU);
-        text.sample(&families::PROCESS_CPU, "", &[], None, seconds(stat.cpu_ticks * (1_000_000_000 / TICKS)));
+        text.sample(
+            &families::PROCESS_CPU,
+            "",
+            std::iter::empty(),
+            None,
+            seconds(stat.cpu_ticks * (1_000_000_000 / TICKS)),
+        );
         if let Some(boot) = boot_time() {
             text.family(&families::PROCESS_START);
-            text.sample(&families::PROCESS_START, "", &[], None, boot + stat.start_ticks / TICKS);
+            text.sample(&families::PROCESS_START, "", std::iter::empty(), None, boot + stat.start_ticks / TICKS);
         }
     }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -30,7 +36,7 @@ pub(super) fn write(text: &mut Text) {
     for (family, value) in numbers {
         if let Some(value) = value {
             text.family(family);
-            text.sample(family, "", &[], None, value);
+            text.sample(family, "", std::iter::empty(), None, value);
         }
     }
 }

@@ -19,30 +19,35 @@ impl Text {
     }
 
     /// One line; `le` is the bound of a bucket.
-    pub(super) fn sample(
+    pub(super) fn sample<'a>(
         &mut self,
         family: &Family,
         suffix: &str,
-        values: &[Box<str>],
+        values: impl Iterator<Item = &'a str>,
         le: Option<&str>,
         value: impl Display,
     ) {
         self.0.push_str(family.name);
         self.0.push_str(suffix);
-        let own = family.labels.iter().copied().zip(values.iter().map(AsRef::as_ref));
         let mut before = '{';
-        for (label, text) in own.chain(le.map(|le| ("le", le))) {
-            self.0.push(before);
-            self.0.push_str(label);
-            self.0.push_str("=\"");
-            escape(&mut self.0, text, true);
-            self.0.push('"');
-            before = ',';
+        for (label, text) in family.labels.iter().copied().zip(values) {
+            self.pair(&mut before, label, text);
+        }
+        if let Some(le) = le {
+            self.pair(&mut before, "le", le);
         }
         if before == ',' {
             self.0.push('}');
         }
         let _ = writeln!(self.0, " {value}");
+    }
+
+    fn pair(&mut self, before: &mut char, label: &str, text: &str) {
+        self.0.push(std::mem::replace(before, ','));
+        self.0.push_str(label);
+        self.0.push_str("=\"");
+        escape(&mut self.0, text, true);
+        self.0.push('"');
     }
 
     pub(super) fn finish(self) -> String {

@@ -35,9 +35,11 @@ struct Row([AtomicU64; ROW]);
 #[derive(Clone, Debug)]
 pub(super) struct Cells {
     rows: Arc<[Row]>,
-    start: usize,
-    len: usize,
+    start: u8,
+    len: u8,
 }
+
+const _: () = assert!(ROW <= u8::MAX as usize);
 
 impl Cells {
     /// Adds to the cell `at` (0 is the first of these cells).
@@ -46,7 +48,7 @@ impl Cells {
         let others = self.rows.len().saturating_sub(1);
         let worker = WORKER.get();
         let row = self.rows.get(worker.min(others));
-        let Some(cell) = row.and_then(|r| r.0.get(self.start + at)) else { return };
+        let Some(cell) = row.and_then(|r| r.0.get(usize::from(self.start) + at)) else { return };
         if worker < others {
             // One writer per row: a plain load and store cost a fifth of a locked add.
             cell.store(cell.load(Relaxed).wrapping_add(n), Relaxed);
@@ -57,7 +59,7 @@ impl Cells {
 
     /// Sum of the cell `at` over all rows; wraps, so that it is right for negative numbers, too.
     pub(super) fn sum(&self, at: usize) -> u64 {
-        let cells = self.rows.iter().filter_map(|row| row.0.get(self.start + at));
+        let cells = self.rows.iter().filter_map(|row| row.0.get(usize::from(self.start) + at));
         cells.fold(0, |sum, cell| sum.wrapping_add(cell.load(Relaxed)))
     }
 
@@ -65,7 +67,7 @@ impl Cells {
     pub(super) fn set(&self, at: usize, value: u64) {
         let others = self.rows.len().saturating_sub(1);
         for (index, row) in self.rows.iter().enumerate() {
-            if let Some(cell) = row.0.get(self.start + at) {
+            if let Some(cell) = row.0.get(usize::from(self.start) + at) {
                 cell.store(if index == others { value } else { 0 }, Relaxed);
             }
         }
@@ -76,8 +78,8 @@ impl Cells {
 #[derive(Debug)]
 pub(super) struct Store {
     workers: usize,
-    block: Option<(Arc<[Row]>, usize)>,
-    free: HashMap<usize, Vec<Cells>>,
+    block: Option<(Arc<[Row]>, u8)>,
+    free: HashMap<u8, Vec<Cells>>,
 }
 
 impl Store {
@@ -86,12 +88,12 @@ impl Store {
     }
 
     /// `len` cells (at most a row), all zero.
-    pub(super) fn take(&mut self, len: usize) -> Cells {
+    pub(super) fn take(&mut self, len: u8) -> Cells {
         if let Some(cells) = self.free.get_mut(&len).and_then(Vec::pop) {
             return cells;
         }
         let (rows, start) = match self.block.take() {
-            Some((rows, used)) if used + len <= ROW => (rows, used),
+            Some((rows, used)) if usize::from(used) + usize::from(len) <= ROW => (rows, used),
             _ => (self.new_block(), 0),
         };
         self.block = Some((Arc::clone(&rows), start + len));
@@ -100,7 +102,7 @@ impl Store {
 
     /// Takes cells back that nobody counts in any more.
     pub(super) fn give_back(&mut self, cells: Cells) {
-        (0..cells.len).for_each(|at| cells.set(at, 0));
+        (0..cells.len).for_each(|at| cells.set(at.into(), 0));
         self.free.entry(cells.len).or_default().push(cells);
     }
 
@@ -133,7 +135,7 @@ mod tests {
     #[test]
     fn a_full_block_is_followed_by_another() {
         let mut store = Store::new(0);
-        let first = store.take(ROW - 1);
+        let first = store.take(63);
         let second = store.take(2);
         second.add(1, 5);
         assert_eq!((second.start, second.sum(1), first.sum(0)), (0, 5, 0));
