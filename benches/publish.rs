@@ -97,7 +97,7 @@ fn services() -> Objects {
     for number in 0..COUNT {
         let ports = vec![ServicePort { port: 80, ..ServicePort::default() }];
         let meta = meta("shop", format!("web-{number}"), number);
-        let service = Service { meta, ports, ..Service::default() };
+        let service = Service { meta: meta.into(), ports, ..Service::default() };
         objects.services.insert(service.meta.key.clone(), Arc::new(service));
     }
     objects
@@ -108,7 +108,7 @@ fn ingress(number: usize, path: &str) -> Arc<Ingress> {
     let path = IngressPath { path: Some(path.into()), path_type: "Prefix".into(), backend };
     let rule = IngressRule { host: Some(format!("h{number}.example.com")), paths: vec![path] };
     let meta = meta("shop", format!("web-{number}"), number);
-    Arc::new(Ingress { meta, class: Some("tidegate".into()), rules: vec![rule], ..Ingress::default() })
+    Arc::new(Ingress { meta: meta.into(), class: Some("tidegate".into()), rules: vec![rule], ..Ingress::default() })
 }
 
 fn ingresses() -> Objects {
@@ -130,7 +130,7 @@ fn map(number: usize, path: &str) -> Arc<RoutesConfigMap> {
     };
     let data = [("routes.yaml".to_owned(), (0..TEXT).map(line).collect())].into();
     let meta = meta("tidegate", format!("routes-{number}"), number);
-    Arc::new(RoutesConfigMap { meta, data, ..RoutesConfigMap::default() })
+    Arc::new(RoutesConfigMap { meta: meta.into(), data, ..RoutesConfigMap::default() })
 }
 
 fn maps() -> Objects {
@@ -155,7 +155,7 @@ fn change_map(objects: &mut Objects, path: &str) {
 /// A ConfigMap of one route beside those of hundreds.
 fn change_probe(objects: &mut Objects, path: &str) {
     let data = [("routes.yaml".to_owned(), format!("probe.example.com{path}: shop/web-0\n"))].into();
-    let map = RoutesConfigMap { meta: meta("tidegate", "probe".into(), 7), data, ..RoutesConfigMap::default() };
+    let map = RoutesConfigMap { meta: meta("tidegate", "probe".into(), 7).into(), data, ..RoutesConfigMap::default() };
     objects.config_maps.insert(map.meta.key.clone(), Arc::new(map));
 }
 

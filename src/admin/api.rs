@@ -150,7 +150,7 @@ fn listeners_of_routes(snapshot: &Snapshot) -> HashMap<*const Route, Vec<&str>> 
 pub(super) fn clusters(desk: &Desk, query: &Query) -> Reply {
     let snapshot = desk.handles.shared.full();
     let clusters = snapshot.clusters.iter().map(|held| &held.cluster);
-    reply::json(&query.page(clusters, |cluster| cluster.spec().name.clone(), |cluster| cluster.describe()))
+    reply::json(&query.page(clusters, |cluster| cluster.spec().name.to_string(), |cluster| cluster.describe()))
 }
 
 /// Items are [`EndpointOf`]; `cluster` asks for one cluster's.

@@ -214,7 +214,7 @@ fn whole(config: Config) -> Vec<Problem> {
 /// Routes without an install configuration: listeners and certificates are not known, clusters may stand in other files or
 /// be Services.
 fn alone(fragment: Fragment, kubernetes: bool) -> Vec<Problem> {
-    let clusters: BTreeSet<&str> = fragment.clusters.iter().map(|c| c.name.as_str()).collect();
+    let clusters: BTreeSet<&str> = fragment.clusters.iter().map(|c| &*c.name).collect();
     let mut problems = Vec::new();
     for route in &fragment.routes {
         let Action::Forward(targets) = &route.action else { continue };

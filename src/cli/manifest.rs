@@ -81,7 +81,7 @@ fn config_map(map: &Node) -> RoutesConfigMap {
         Value::Null | Value::List(_) | Value::Map(_) => None,
     });
     RoutesConfigMap {
-        meta: Meta { key, ..Meta::default() },
+        meta: Meta { key, ..Meta::default() }.into(),
         data: texts.collect(),
         binary: fields(map, "binaryData").iter().filter(first).map(|entry| entry.key.to_string()).collect(),
         ..RoutesConfigMap::default()
@@ -131,7 +131,7 @@ struct Manifest<'t> {
 
 impl Manifest<'_> {
     fn at(&self, key: &str, position: Position) -> Origin {
-        Origin::of(Arc::clone(&self.place)).at(key, Some(position))
+        Origin::of(Arc::clone(&self.place)).at(key.to_owned(), Some(position))
     }
 
     /// One data key, with every origin moved to where it stands in the manifest.

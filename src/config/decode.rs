@@ -71,7 +71,7 @@ impl<'f> Decoder<'f> {
 
     /// The origin of what is decoded now, when it stands at this position.
     pub fn origin(&self, at: Position) -> Origin {
-        self.place.at(self.path.as_str(), Some(at))
+        self.place.at(self.path.clone(), Some(at))
     }
 
     /// The files that the text may name.

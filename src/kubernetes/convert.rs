@@ -12,6 +12,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::{core::v1 as core, networking::v1 as networking};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Annotations of ours begin with this.
 pub const PREFIX: &str = "tidegate.io/";
@@ -27,10 +28,10 @@ const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 
 impl From<&ObjectMeta> for Meta {
     fn from(meta: &ObjectMeta) -> Self {
-        let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
+        let text = |text: &Option<String>| Arc::from(text.as_deref().unwrap_or_default());
         let created = meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
         Self {
-            key: Key { namespace: text(&meta.namespace), name: text(&meta.name) },
+            key: Key::new(text(&meta.namespace), text(&meta.name)),
             uid: text(&meta.uid),
             version: text(&meta.resource_version),
             created: created.try_into().unwrap_or_default(),
@@ -40,7 +41,7 @@ impl From<&ObjectMeta> for Meta {
 
 impl From<core::ConfigMap> for RoutesConfigMap {
     fn from(map: core::ConfigMap) -> Self {
-        let meta = Meta::from(&map.metadata);
+        let meta = Meta::from(&map.metadata).into();
         let annotations = map.metadata.annotations.unwrap_or_default();
         Self {
             meta,
@@ -53,7 +54,7 @@ impl From<core::ConfigMap> for RoutesConfigMap {
 
 impl From<core::Service> for Service {
     fn from(service: core::Service) -> Self {
-        let meta = Meta::from(&service.metadata);
+        let meta = Meta::from(&service.metadata).into();
         let mut annotations = service.metadata.annotations.unwrap_or_default();
         let spec = service.spec.unwrap_or_default();
         let external = spec.type_.as_deref() == Some("ExternalName");
@@ -85,19 +86,23 @@ fn service_port(port: core::ServicePort) -> ServicePort {
 
 impl From<networking::Ingress> for Ingress {
     fn from(ingress: networking::Ingress) -> Self {
-        let meta = Meta::from(&ingress.metadata);
+        let meta = Meta::from(&ingress.metadata).into();
         let mut annotations = ingress.metadata.annotations.unwrap_or_default();
         let spec = ingress.spec.unwrap_or_default();
         let status = ingress.status.and_then(|status| status.load_balancer).and_then(|balancer| balancer.ingress);
         Self {
             meta,
-            class: spec.ingress_class_name,
+            class: spec.ingress_class_name.map(Into::into),
             class_annotation: annotations.remove(CLASS),
             annotations: few(annotations.into_keys().filter(|key| key.starts_with(OTHERS))),
             default_backend: spec.default_backend.map(backend),
             rules: few(spec.rules.unwrap_or_default().into_iter().map(rule)),
             tls: few(spec.tls.unwrap_or_default().into_iter().map(tls)),
-            addresses: few(status.unwrap_or_default().into_iter().filter_map(|entry| entry.ip.or(entry.hostname))),
+            addresses: status
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|entry| Some(entry.ip.or(entry.hostname)?.into()))
+                .collect(),
         }
     }
 }
@@ -105,7 +110,7 @@ impl From<networking::Ingress> for Ingress {
 fn rule(rule: networking::IngressRule) -> IngressRule {
     let paths = rule.http.map(|http| http.paths).unwrap_or_default();
     let path = |path: networking::HTTPIngressPath| IngressPath {
-        path: path.path.filter(|path| !path.is_empty()),
+        path: path.path.filter(|text| !text.is_empty() && (text != "/" || path.path_type == "Exact")),
         path_type: match path.path_type.as_str() {
             "Prefix" => "Prefix".into(),
             "Exact" => "Exact".into(),
@@ -139,7 +144,7 @@ impl From<networking::IngressClass> for IngressClass {
     fn from(class: networking::IngressClass) -> Self {
         let annotations = class.metadata.annotations.as_ref();
         Self {
-            meta: Meta::from(&class.metadata),
+            meta: Meta::from(&class.metadata).into(),
             is_default: annotations.and_then(|all| all.get(DEFAULT_CLASS)).is_some_and(|value| value == "true"),
             controller: class.spec.and_then(|spec| spec.controller).unwrap_or_default(),
         }
@@ -216,7 +221,7 @@ mod tests {
         let paths = &ingress.rules[1].paths;
         assert_eq!(paths[0].path, None);
         assert_eq!(paths[1].backend, IngressBackend::Service("web".into(), IngressPort::Number(8080)));
-        assert_eq!(ingress.addresses, ["192.0.2.1", "h.test"]);
+        assert_eq!(ingress.addresses[..], ["192.0.2.1", "h.test"].map(Box::from));
     }
 
     #[test]

@@ -115,11 +115,11 @@ impl Slices {
     /// Makes an object of the API small.
     pub(super) fn read(&mut self, object: api::EndpointSlice) -> Read {
         let text = |text: &Option<String>| Arc::<str>::from(text.as_deref().unwrap_or_default());
-        let key = Key { namespace: text(&object.metadata.namespace), name: text(&object.metadata.name) };
+        let key = Key::new(text(&object.metadata.namespace), text(&object.metadata.name));
         let service = object.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE));
         let service = service.filter(|name| !name.is_empty()).map(|name| {
             // Nearly always there already: then its name is not kept once more.
-            let key = Key { namespace: Arc::clone(&key.namespace), name: name.as_str().into() };
+            let key = Key::new(Arc::clone(&key.namespace), name.as_str());
             self.services.get_key_value(&key).map_or(key, |(known, _)| known.clone())
         });
         let slice = service.and_then(|service| {

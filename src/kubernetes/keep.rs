@@ -5,13 +5,16 @@ use super::objects::{Ingress, IngressClass, Key, Meta, Objects, RoutesConfigMap,
 use super::store::Change;
 use super::watch::{News, Sink, keys};
 use std::collections::{BTreeMap, BTreeSet};
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// A kind whose objects are kept whole.
 pub(super) trait Kept: Clone + PartialEq + 'static {
     /// Who it is.
-    fn meta(&self) -> &Meta;
+    fn meta(&self) -> &Arc<Meta>;
+    /// Takes the very texts of another object where they are equal: of thousands, nearly all have some in common.
+    fn share(&mut self, other: &Self) {
+        let _ = other;
+    }
     /// All of its kind.
     fn all(objects: &mut Objects) -> &mut BTreeMap<Key, Arc<Self>>;
     /// Whether a translation would see no difference to what it was.
@@ -19,7 +22,7 @@ pub(super) trait Kept: Clone + PartialEq + 'static {
 }
 
 impl Kept for RoutesConfigMap {
-    fn meta(&self) -> &Meta {
+    fn meta(&self) -> &Arc<Meta> {
         &self.meta
     }
 
@@ -33,8 +36,12 @@ impl Kept for RoutesConfigMap {
 }
 
 impl Kept for Service {
-    fn meta(&self) -> &Meta {
+    fn meta(&self) -> &Arc<Meta> {
         &self.meta
+    }
+
+    fn share(&mut self, other: &Self) {
+        share_namespace(&mut self.meta, &other.meta);
     }
 
     fn all(objects: &mut Objects) -> &mut BTreeMap<Key, Arc<Self>> {
@@ -47,7 +54,7 @@ impl Kept for Service {
 }
 
 impl Kept for IngressClass {
-    fn meta(&self) -> &Meta {
+    fn meta(&self) -> &Arc<Meta> {
         &self.meta
     }
 
@@ -61,8 +68,18 @@ impl Kept for IngressClass {
 }
 
 impl Kept for Ingress {
-    fn meta(&self) -> &Meta {
+    fn meta(&self) -> &Arc<Meta> {
         &self.meta
+    }
+
+    fn share(&mut self, other: &Self) {
+        share_namespace(&mut self.meta, &other.meta);
+        if self.class == other.class {
+            self.class.clone_from(&other.class);
+        }
+        if self.addresses == other.addresses {
+            self.addresses.clone_from(&other.addresses);
+        }
     }
 
     fn all(objects: &mut Objects) -> &mut BTreeMap<Key, Arc<Self>> {
@@ -76,33 +93,44 @@ impl Kept for Ingress {
     }
 }
 
+fn share_namespace(meta: &mut Arc<Meta>, other: &Meta) {
+    let (key, namespace) = (&meta.key, &other.key.namespace);
+    if key.namespace == *namespace && !Arc::ptr_eq(&key.namespace, namespace) {
+        let key = Key::new(Arc::clone(namespace), Arc::clone(&key.name));
+        Arc::make_mut(meta).key = key;
+    }
+}
+
 /// With the version that it was: versions change with every write, whatever was written.
-fn versioned(meta: &Meta, was: &Meta) -> Meta {
-    Meta { version: Arc::clone(&was.version), ..meta.clone() }
+fn versioned(meta: &Meta, was: &Meta) -> Arc<Meta> {
+    Arc::new(Meta { version: Arc::clone(&was.version), ..meta.clone() })
 }
 
 /// Keeps objects of a kind.
 pub(super) struct Keeper<O> {
     pub(super) desk: Desk,
-    kind: PhantomData<O>,
+    last: Option<Arc<O>>,
 }
 
 impl<O: Kept> Keeper<O> {
     pub(super) fn new(desk: Desk) -> Self {
-        Self { desk, kind: PhantomData }
+        Self { desk, last: None }
     }
 
-    fn put(&self, object: O) {
+    fn put(&mut self, mut object: O) {
+        self.last.iter().for_each(|last| object.share(last));
+        let object = Arc::new(object);
+        self.last = Some(Arc::clone(&object));
         let mut objects = self.desk.store.objects.borrow_mut();
         let all = O::all(&mut objects);
         let key = object.meta().key.clone();
         let change = match all.get(&key) {
-            Some(was) if **was == object => None,
+            Some(was) if *was == object => None,
             Some(was) if object.same(was) => Some(Change::Version),
             _ => Some(Change::Wish),
         };
         if let Some(change) = change {
-            all.insert(key, Arc::new(object));
+            all.insert(key, object);
             self.desk.gauge.set(count(all.len()));
             drop(objects);
             self.desk.store.tell(change);
@@ -110,7 +138,7 @@ impl<O: Kept> Keeper<O> {
     }
 
     /// Removes what is of this watch and not in a new list, which may hold what cannot be read.
-    fn replace(&self, all: Vec<O>, unreadable: &[(Key, String)]) {
+    fn replace(&mut self, all: Vec<O>, unreadable: &[(Key, String)]) {
         let mut there: BTreeSet<Key> = all.iter().map(|object| object.meta().key.clone()).collect();
         there.extend(keys(unreadable));
         let mut objects = self.desk.store.objects.borrow_mut();
@@ -183,7 +211,7 @@ mod tests {
 
     fn service(namespace: &str, name: &str, version: &str) -> Service {
         let meta = Meta { key: Key::new(namespace, name), version: version.into(), ..Meta::default() };
-        Service { meta, ..Service::default() }
+        Service { meta: meta.into(), ..Service::default() }
     }
 
     fn take(keeper: &mut Keeper<Service>, news: News<Service>) {
@@ -248,13 +276,34 @@ mod tests {
         let mut ingress = Ingress { meta: service("shop", "a", "1").meta, ..Ingress::default() };
         Sink::<networking::Ingress>::take(&mut ingresses, News::Put(ingress.clone()));
         changed(&store);
-        ingress.addresses.push("192.0.2.1".into());
+        ingress.addresses = Arc::new([Box::from("192.0.2.1")]);
         Sink::<networking::Ingress>::take(&mut ingresses, News::Put(ingress.clone()));
         assert_eq!(changed(&store), Some(Change::Version));
-        assert_eq!(store.objects.borrow().ingresses.values().next().unwrap().addresses, ["192.0.2.1"]);
+        assert_eq!(store.objects.borrow().ingresses.values().next().unwrap().addresses[..], [Box::from("192.0.2.1")]);
         ingress.class = Some("tidegate".into());
         Sink::<networking::Ingress>::take(&mut ingresses, News::Put(ingress));
         assert_eq!(changed(&store), Some(Change::Wish));
+    }
+
+    #[test]
+    fn what_objects_have_in_common_is_held_once() {
+        let store = store();
+        let mut ingresses = keeper::<Ingress>(&store, None);
+        let ingress = |name: &str| Ingress {
+            meta: service("shop", name, "1").meta,
+            class: Some("tidegate".into()),
+            addresses: Arc::new(["192.0.2.1".into()]),
+            ..Ingress::default()
+        };
+        for name in ["a", "b"] {
+            Sink::<networking::Ingress>::take(&mut ingresses, News::Put(ingress(name)));
+        }
+        let objects = store.objects.borrow();
+        let [a, b] = ["a", "b"].map(|name| &objects.ingresses[&Key::new("shop", name)]);
+        assert_eq!((&*b.meta.key.name, &**b), ("b", &ingress("b")));
+        assert!(Arc::ptr_eq(&a.meta.key.namespace, &b.meta.key.namespace));
+        assert!(Arc::ptr_eq(a.class.as_ref().unwrap(), b.class.as_ref().unwrap()));
+        assert!(Arc::ptr_eq(&a.addresses, &b.addresses));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::lookup_host;
 use tokio::sync::watch;
@@ -38,7 +39,7 @@ type Target = (String, u16);
 
 /// The names that a translation binds clusters to.
 pub(super) fn of(translation: &Translation) -> Names {
-    let name = |bound: &Bound| match &bound.binding {
+    let name = |bound: &Arc<Bound>| match &bound.binding {
         Binding::Name { host, port } => Some((bound.cluster.to_string(), (host.clone(), *port))),
         _ => None,
     };

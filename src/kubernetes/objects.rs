@@ -4,11 +4,16 @@ use crate::model::Pem;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
-/// Namespace and name.
+/// Namespace and name. A copy is a pointer: of thousands of objects, each name stands in many places.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
+pub struct Key(Arc<Name>);
+
+/// What a [`Key`] consists of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
     /// Empty for objects of the cluster.
     pub namespace: Arc<str>,
     /// The object's name.
@@ -18,7 +23,15 @@ pub struct Key {
 impl Key {
     /// A key of these.
     pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self(Arc::new(Name { namespace: namespace.into(), name: name.into() }))
+    }
+}
+
+impl Deref for Key {
+    type Target = Name;
+
+    fn deref(&self) -> &Name {
+        &self.0
     }
 }
 
@@ -45,7 +58,7 @@ pub struct Meta {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RoutesConfigMap {
     /// Who it is.
-    pub meta: Meta,
+    pub meta: Arc<Meta>,
     /// Each value is a text of routes.
     pub data: BTreeMap<String, String>,
     /// Keys of `binaryData`, which hold no text.
@@ -58,7 +71,7 @@ pub struct RoutesConfigMap {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
     /// Who it is.
-    pub meta: Meta,
+    pub meta: Arc<Meta>,
     /// The other name that it stands for, where it is of type ExternalName.
     pub external_name: Option<String>,
     /// Its ports, TCP only.
@@ -84,9 +97,9 @@ pub struct ServicePort {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ingress {
     /// Who it is.
-    pub meta: Meta,
+    pub meta: Arc<Meta>,
     /// `spec.ingressClassName`.
-    pub class: Option<String>,
+    pub class: Option<Arc<str>>,
     /// The old annotation `kubernetes.io/ingress.class`.
     pub class_annotation: Option<String>,
     /// Keys of annotations for ingress-nginx, which ask for what is not done.
@@ -98,7 +111,7 @@ pub struct Ingress {
     /// `spec.tls`.
     pub tls: Vec<IngressTls>,
     /// Addresses in `status.loadBalancer`, as they are written there now.
-    pub addresses: Vec<String>,
+    pub addresses: Arc<[Box<str>]>,
 }
 
 /// Where an Ingress sends requests.
@@ -131,7 +144,7 @@ pub struct IngressRule {
 /// A path of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IngressPath {
-    /// As written; `None`: `/`.
+    /// As written; `None`: `/`, or nothing at all where that would mean the same.
     pub path: Option<String>,
     /// `Exact`, `Prefix`, `ImplementationSpecific`, or what a later version invents.
     pub path_type: Cow<'static, str>,
@@ -152,7 +165,7 @@ pub struct IngressTls {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IngressClass {
     /// Who it is; without a namespace.
-    pub meta: Meta,
+    pub meta: Arc<Meta>,
     /// `spec.controller`.
     pub controller: String,
     /// Whether Ingresses without a class are of this one.

@@ -5,10 +5,7 @@
 use super::endpoints::Slices;
 use super::objects::Key;
 use super::translate::{Binding, Bound, Translation};
-use crate::model::EndpointSpec;
 use crate::source::Memberships;
-use smallvec::SmallVec;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,7 +14,6 @@ use std::sync::Arc;
 pub(super) struct Road {
     memberships: Memberships,
     bound: Rc<Translation>,
-    clusters: HashMap<Key, SmallVec<[Arc<str>; 1]>>,
     /// Clusters that nothing binds any more. They are given up with the next translation, when no snapshot has them.
     leaving: Vec<Arc<str>>,
 }
@@ -25,7 +21,7 @@ pub(super) struct Road {
 impl Road {
     /// Nothing is bound.
     pub(super) fn new(memberships: Memberships) -> Self {
-        Self { memberships, bound: Rc::default(), clusters: HashMap::new(), leaving: Vec::new() }
+        Self { memberships, bound: Rc::default(), leaving: Vec::new() }
     }
 
     /// Says the endpoints of every cluster that is bound anew. Names to resolve are not this road's.
@@ -35,51 +31,39 @@ impl Road {
             self.memberships.remove(name);
         }
         for (old, new) in old.bindings.diff(&new.bindings) {
-            if let Some(old) = old {
-                self.forget(old);
-            }
             match (old, new) {
                 (Some(old), None) => self.leaving.push(Arc::clone(&old.cluster)),
-                (old, Some(new)) => {
-                    if let Binding::Slices { service, .. } = &new.binding {
-                        self.clusters.entry(service.clone()).or_default().push(Arc::clone(&new.cluster));
-                    }
-                    if old.is_none_or(|old| old.binding != new.binding) {
-                        self.say(&new.cluster, slices);
-                    }
-                }
-                (None, None) => {}
+                (old, Some(new)) if old.is_none_or(|old| old.binding != new.binding) => self.say(new, slices),
+                _ => {}
             }
         }
     }
 
-    fn forget(&mut self, bound: &Bound) {
-        let Binding::Slices { service, .. } = &bound.binding else { return };
-        let Some(clusters) = self.clusters.get_mut(service) else { return };
-        clusters.retain(|name| *name != bound.cluster);
-        if clusters.is_empty() {
-            self.clusters.remove(service);
-        }
-    }
-
-    /// Says the endpoints of clusters that are bound to these Services.
+    /// Says the endpoints of clusters that are bound to these Services. A cluster is named after its Service.
     pub(super) fn touched<'a>(&self, services: impl IntoIterator<Item = &'a Key>, slices: &Slices) {
-        for name in services.into_iter().filter_map(|service| self.clusters.get(service)).flatten() {
-            self.say(name, slices);
+        let bindings = &self.bound.bindings;
+        for key in services {
+            let whole = key.to_string();
+            // A semicolon is what comes after a colon.
+            let (from, to) = (format!("{whole}:"), format!("{whole};"));
+            let ports = bindings.range(&*from, &*to);
+            bindings.get(&*whole).into_iter().chain(ports).for_each(|bound| self.say(bound, slices));
         }
     }
 
     /// Says the endpoints of every cluster: how near they are may have changed.
     pub(super) fn all(&self, slices: &Slices) {
-        self.clusters.values().flatten().for_each(|name| self.say(name, slices));
+        let of_slices = |bound: &&Arc<Bound>| matches!(bound.binding, Binding::Slices { .. });
+        self.bound.bindings.iter().filter(of_slices).for_each(|bound| self.say(bound, slices));
     }
 
-    fn say(&self, name: &str, slices: &Slices) {
-        match self.bound.bindings.get(name).map(|bound| &bound.binding) {
-            Some(Binding::Slices { service, port }) => self.memberships.set(name, slices.members(service, port)),
-            Some(Binding::Nothing) => self.memberships.set(name, Vec::<EndpointSpec>::new()),
-            Some(Binding::Name { .. }) | None => {}
-        }
+    fn say(&self, bound: &Bound, slices: &Slices) {
+        let endpoints = match &bound.binding {
+            Binding::Slices { service, port } => slices.members(service, port),
+            Binding::Nothing => Vec::new(),
+            Binding::Name { .. } => return,
+        };
+        self.memberships.set(Arc::clone(&bound.cluster), endpoints);
     }
 }
 
@@ -106,7 +90,7 @@ mod tests {
             let service = Key::new("shop", *service);
             let binding =
                 if service.name.is_empty() { Binding::Nothing } else { Binding::Slices { service, port: "".into() } };
-            Bound { cluster: (*name).into(), binding }
+            Arc::new(Bound { cluster: (*name).into(), binding })
         };
         Rc::new(Translation { bindings: bindings.iter().map(binding).collect(), ..Translation::default() })
     }

@@ -2,13 +2,14 @@
 
 use super::{Authorities, FieldName, Origin};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A named upstream service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterSpec {
     /// `namespace/service[:port]`, or any name without blanks in files.
-    pub name: String,
+    pub name: Arc<str>,
     /// Where it was said.
     pub origin: Origin,
     /// Its addresses. Compared apart from the rest: other endpoints alone never make a new cluster.
@@ -47,7 +48,7 @@ pub struct ClusterSpec {
 
 impl ClusterSpec {
     /// A cluster of these addresses with every default.
-    pub fn new(name: impl Into<String>, origin: Origin, endpoints: Vec<EndpointSpec>) -> Self {
+    pub fn new(name: impl Into<Arc<str>>, origin: Origin, endpoints: Vec<EndpointSpec>) -> Self {
         Self {
             name: name.into(),
             origin,

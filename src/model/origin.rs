@@ -1,5 +1,6 @@
 //! Where did a piece of configuration come from, and what could not be honoured?
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ pub struct Origin {
     /// Line and column in that file, where there is one.
     pub position: Option<Position>,
     /// The key path inside the document, such as `routes[2].path`; empty for the whole document.
-    pub key: String,
+    pub key: Cow<'static, str>,
     /// Creation time of the object in seconds since the epoch; 0 for files. The oldest object wins a conflict.
     pub created: u64,
 }
@@ -33,7 +34,7 @@ impl Origin {
 
     /// The same place with another key path and position.
     #[must_use]
-    pub fn at(&self, key: impl Into<String>, position: Option<Position>) -> Self {
+    pub fn at(&self, key: impl Into<Cow<'static, str>>, position: Option<Position>) -> Self {
         Self { place: self.place.clone(), position, key: key.into(), created: self.created }
     }
 }

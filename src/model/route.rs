@@ -1,6 +1,7 @@
 //! What is matched, and what is done with it?
 
 use super::{FieldName, HostPattern, Origin, Policy};
+use smallvec::{SmallVec, smallvec};
 use std::time::Duration;
 
 /// One route: match, filters, action.
@@ -130,7 +131,7 @@ pub struct RetrySpec {
     /// Attempts in all, the first included; default 2. Refused connections do not count beyond the endpoints there are.
     pub attempts: u32,
     /// On which failures; default `[Connect, Reset]`.
-    pub on: Vec<RetryOn>,
+    pub on: SmallVec<[RetryOn; 4]>,
     /// Pause before the third attempt (the second goes out at once), doubled for each further one up to 5 s; up to a half of it
     /// is left out by chance. Default 25 ms.
     pub backoff: Duration,
@@ -138,7 +139,7 @@ pub struct RetrySpec {
 
 impl Default for RetrySpec {
     fn default() -> Self {
-        Self { attempts: 2, on: vec![RetryOn::Connect, RetryOn::Reset], backoff: Duration::from_millis(25) }
+        Self { attempts: 2, on: smallvec![RetryOn::Connect, RetryOn::Reset], backoff: Duration::from_millis(25) }
     }
 }
 

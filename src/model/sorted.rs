@@ -83,6 +83,17 @@ impl<T: Keyed> Sorted<T> {
         rest.get(..rest.partition_point(|item| item.key().borrow() == key)).unwrap_or_default()
     }
 
+    /// Everything from this key on, up to and without that one, in order.
+    pub fn range<'a, Q: Ord + ?Sized>(&'a self, from: &Q, to: &'a Q) -> impl Iterator<Item = &'a T>
+    where
+        T::Key: Borrow<Q>,
+    {
+        let ends = |chunk: &Arc<[T]>| chunk.last().is_some_and(|last| last.key().borrow() < from);
+        let rest = self.chunks.get(self.chunks.partition_point(ends)..).unwrap_or_default();
+        let first = rest.first().map_or(0, |chunk| chunk.partition_point(|item| item.key().borrow() < from));
+        rest.iter().flat_map(|chunk| chunk.iter()).skip(first).take_while(move |item| item.key().borrow() < to)
+    }
+
     /// Whether there is one of this key.
     pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
     where

@@ -72,7 +72,7 @@ mod tests {
     use crate::message::random;
 
     fn spec(attempts: u32, on: &[RetryOn]) -> RetrySpec {
-        RetrySpec { attempts, on: on.to_vec(), backoff: Duration::ZERO }
+        RetrySpec { attempts, on: on.into(), backoff: Duration::ZERO }
     }
 
     fn attempt(method: &Method, made: u32, body_begun: bool) -> Attempt<'_> {

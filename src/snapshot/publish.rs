@@ -459,7 +459,7 @@ mod tests {
         let seen = Rc::new(RefCell::new(Vec::new()));
         let (sink, at_call) = (Rc::clone(&seen), shared.clone());
         let mut publisher = publisher.on_cluster(move |c| {
-            sink.borrow_mut().push((c.spec().name.clone(), at_call.load().cluster(&c.spec().name).is_some()));
+            sink.borrow_mut().push((c.spec().name.to_string(), at_call.load().cluster(&c.spec().name).is_some()));
         });
         feeds[0].deliver(fragment(&[1], "c"), vec![]);
         publisher.publish();
@@ -516,7 +516,7 @@ mod tests {
         let sink = Rc::clone(&seen);
         let mut publisher = publisher.memberships(said.clone()).on_cluster(move |c| {
             let ports: Vec<u16> = c.members().iter().map(|e| e.address().port()).collect();
-            sink.borrow_mut().push((c.spec().name.clone(), ports));
+            sink.borrow_mut().push((c.spec().name.to_string(), ports));
         });
         said.set("c", endpoints(&[7]));
         publisher.follow_members();

@@ -63,7 +63,11 @@ fn warnings(path: &Path, started: &Config, now: &Config) -> Vec<Problem> {
     let place = Origin::of(path.display().to_string());
     let warning = |key: &str| {
         let what = format!("{key} has changed, and what it was at the start still holds");
-        Problem::warning(place.at(key, None), what, "restart the proxy; listeners alone change while it runs")
+        Problem::warning(
+            place.at(key.to_owned(), None),
+            what,
+            "restart the proxy; listeners alone change while it runs",
+        )
     };
     changed(started, now).into_iter().map(warning).collect()
 }

@@ -23,13 +23,13 @@ pub type Change = Option<Arc<[EndpointSpec]>>;
 
 impl Memberships {
     /// Says who belongs to a cluster; it may be one that no fragment has yet.
-    pub fn set(&self, cluster: &str, endpoints: impl Into<Arc<[EndpointSpec]>>) {
-        self.say(cluster, Some(endpoints.into()));
+    pub fn set(&self, cluster: impl Into<Arc<str>>, endpoints: impl Into<Arc<[EndpointSpec]>>) {
+        self.say(cluster.into(), Some(endpoints.into()));
     }
 
     /// Says that this source no longer speaks for a cluster.
     pub fn remove(&self, cluster: &str) {
-        self.say(cluster, None);
+        self.say(cluster.into(), None);
     }
 
     /// What was said since the last call.
@@ -42,8 +42,8 @@ impl Memberships {
         self.0.changed.notified().await;
     }
 
-    fn say(&self, cluster: &str, change: Change) {
-        self.0.changes.lock().unwrap_or_else(PoisonError::into_inner).insert(cluster.into(), change);
+    fn say(&self, cluster: Arc<str>, change: Change) {
+        self.0.changes.lock().unwrap_or_else(PoisonError::into_inner).insert(cluster, change);
         self.0.changed.notify_one();
     }
 }

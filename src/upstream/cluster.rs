@@ -11,8 +11,9 @@ use crate::message::{RequestContext, RequestHead};
 use crate::model::{BalancePolicy, ClusterSpec, EndpointSpec};
 use crate::telemetry::metrics::Registry;
 use arc_swap::ArcSwap;
+use once_cell::race::OnceBox;
 use rustls_pki_types::ServerName;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -22,17 +23,17 @@ pub struct Cluster {
     spec: Arc<ClusterSpec>,
     pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
     /// Asked for and verified; `None` where the name is unusable or there is no TLS.
-    pub(crate) server_name: Option<ServerName<'static>>,
+    pub(crate) server_name: Option<Box<ServerName<'static>>>,
     pub(crate) ward: Arc<Ward>,
     pub(crate) queue: Queue,
     members: ArcSwap<Members>,
-    key: Option<Key>,
+    key: Option<Box<Key>>,
     /// Apart, because few clusters have them and they are a kilobyte.
     turns: Option<Box<Turns>>,
     budget: RetryBudget,
     /// Counts changes of membership; its end tells the health checks that the cluster is gone. Made when someone asks for it:
     /// most clusters have no checks, and a channel is a third of a kilobyte.
-    changes: OnceLock<watch::Sender<u64>>,
+    changes: OnceBox<watch::Sender<u64>>,
     change: Mutex<()>,
 }
 
@@ -56,10 +57,11 @@ impl Cluster {
 
     /// The same of a spec that others hold too: of thousands, each is there once.
     pub fn of(spec: &Arc<ClusterSpec>, tls: Option<Arc<rustls::ClientConfig>>, registry: &Registry) -> Arc<Self> {
-        let ward = Arc::new(Ward::new(spec, Meters::new(registry, &spec.name)));
-        let name = |tls: &crate::model::UpstreamTlsSpec| ServerName::try_from(tls.server_name.clone()).ok();
+        let ward = Arc::new(Ward::new(Meters::new(registry, spec)));
+        let name =
+            |tls: &crate::model::UpstreamTlsSpec| ServerName::try_from(tls.server_name.clone()).ok().map(Box::new);
         let key = match &spec.balance {
-            BalancePolicy::Hash(key) => Some(Key::new(key)),
+            BalancePolicy::Hash(key) => Some(Box::new(Key::new(key))),
             _ => None,
         };
         let cluster = Self {
@@ -70,7 +72,7 @@ impl Cluster {
             key,
             turns: (spec.balance == BalancePolicy::RoundRobin).then(Box::default),
             budget: RetryBudget::new(spec.retry_budget, Arc::clone(&ward)),
-            changes: OnceLock::new(),
+            changes: OnceBox::new(),
             change: Mutex::new(()),
             ward,
             spec: Arc::clone(spec),
@@ -186,7 +188,7 @@ impl Cluster {
 
     /// Counts changes of membership, until the cluster is gone.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.get_or_init(|| watch::Sender::new(0)).subscribe()
+        self.changes.get_or_init(|| Box::new(watch::Sender::new(0))).subscribe()
     }
 }
 

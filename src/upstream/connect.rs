@@ -108,7 +108,7 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
 }
 
 async fn secure(cluster: &Cluster, stream: TcpStream) -> Result<Line, ConnectError> {
-    let (Some(config), Some(name)) = (&cluster.tls, &cluster.server_name) else {
+    let (Some(config), Some(name)) = (&cluster.tls, cluster.server_name.as_deref()) else {
         let what = "the cluster's TLS settings are not usable";
         return Err(ConnectError::Tls(io::Error::new(io::ErrorKind::InvalidInput, what)));
     };

@@ -4,9 +4,11 @@
 //! series that is never counted costs neither memory nor a line of the scrape.
 
 use super::endpoint::Outcome;
+use crate::model::ClusterSpec;
 use crate::telemetry::families::{self, Family};
 use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
-use std::sync::OnceLock;
+use once_cell::race::OnceBox;
+use std::sync::{Arc, OnceLock};
 
 /// Labels of a series, before the name of the cluster.
 type Extra = Option<(&'static str, &'static str)>;
@@ -14,9 +16,9 @@ type Extra = Option<(&'static str, &'static str)>;
 #[derive(Debug)]
 pub(crate) struct Meters {
     registry: Registry,
-    cluster: Box<str>,
+    spec: Arc<ClusterSpec>,
     /// Of its own, because most of thousands of clusters never count a request, and the handles are a third of a kilobyte.
-    requests: OnceLock<Box<Requests>>,
+    requests: OnceBox<Requests>,
     states: [OnceLock<Gauge>; 3],
 }
 
@@ -43,22 +45,23 @@ pub(crate) enum Standing {
 }
 
 impl Meters {
-    pub(crate) fn new(registry: &Registry, cluster: &str) -> Self {
-        Self {
-            registry: registry.clone(),
-            cluster: cluster.into(),
-            requests: OnceLock::new(),
-            states: Default::default(),
-        }
+    pub(crate) fn new(registry: &Registry, spec: &Arc<ClusterSpec>) -> Self {
+        let (requests, states) = Default::default();
+        Self { registry: registry.clone(), spec: Arc::clone(spec), requests, states }
     }
 
     fn requests(&self) -> &Requests {
         self.requests.get_or_init(Box::default)
     }
 
+    /// What the cluster was made of.
+    pub(crate) fn spec(&self) -> &ClusterSpec {
+        &self.spec
+    }
+
     /// Name of the cluster.
     pub(crate) fn cluster(&self) -> &str {
-        &self.cluster
+        &self.spec.name
     }
 
     fn counter(&self, family: &'static Family, extra: Extra) -> Counter {
@@ -70,7 +73,7 @@ impl Meters {
     }
 
     fn labels<T>(&self, extra: Extra, resolve: impl FnOnce(&[(&'static str, &str)]) -> T) -> T {
-        let cluster = ("cluster", &*self.cluster);
+        let cluster = ("cluster", self.cluster());
         match extra {
             Some(extra) => resolve(&[cluster, extra]),
             None => resolve(&[cluster]),

@@ -7,7 +7,7 @@
 
 use super::endpoint::{EJECTED, Endpoint, FAILING, LEFT, PROBING};
 use super::meters::Meters;
-use crate::model::{ClusterSpec, OutlierSpec};
+use crate::model::OutlierSpec;
 use crate::telemetry::families;
 use crate::telemetry::metrics::Counter;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -21,9 +21,7 @@ const LONGEST: u32 = 10;
 #[derive(Debug)]
 pub(crate) struct Ward {
     pub(crate) meters: Meters,
-    spec: Option<OutlierSpec>,
-    /// Requests in flight to each; 0: no limit.
-    places: u32,
+
     origin: Instant,
     /// Milliseconds since `origin` at which a probe is due; `u64::MAX`: nobody is ejected.
     next_probe: AtomicU64,
@@ -38,15 +36,18 @@ struct Census {
 }
 
 impl Ward {
-    pub(crate) fn new(spec: &ClusterSpec, meters: Meters) -> Self {
+    pub(crate) fn new(meters: Meters) -> Self {
         let (origin, next_probe) = (Instant::now(), AtomicU64::new(u64::MAX));
-        let (places, spec) = (spec.max_in_flight, spec.outlier.clone());
-        Self { meters, spec, places, origin, next_probe, census: Mutex::default() }
+        Self { meters, origin, next_probe, census: Mutex::default() }
+    }
+
+    fn spec(&self) -> Option<&OutlierSpec> {
+        self.meters.spec().outlier.as_ref()
     }
 
     /// How many requests each endpoint may have in flight; 0: any number.
     pub(crate) fn places(&self) -> usize {
-        self.places as usize
+        self.meters.spec().max_in_flight as usize
     }
 
     /// Milliseconds since this cluster was made.
@@ -60,7 +61,7 @@ impl Ward {
 
     /// A failure, the `failures`th in a row.
     pub(crate) fn failed(&self, endpoint: &Endpoint, failures: u32) {
-        let Some(spec) = &self.spec else { return };
+        let Some(spec) = self.spec() else { return };
         if endpoint.has(EJECTED) {
             if endpoint.has(PROBING) {
                 self.eject_again(endpoint, spec);
@@ -168,7 +169,7 @@ impl Ward {
     }
 
     fn first_time(&self) -> u64 {
-        self.spec.as_ref().map_or(0, |s| millis(s.ejection)).max(1)
+        self.spec().map_or(0, |s| millis(s.ejection)).max(1)
     }
 
     /// A verdict of active checks; says whether it changed anything.
@@ -213,7 +214,7 @@ fn millis(time: std::time::Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{BalancePolicy, HashKey};
+    use crate::model::{BalancePolicy, ClusterSpec, HashKey};
     use crate::upstream::testing::{cluster, endpoints, members, spec};
     use crate::upstream::{Cluster, Outcome};
     use std::time::Duration;

@@ -62,7 +62,7 @@ impl Cluster {
     pub fn describe(&self) -> ClusterView {
         let endpoints: Vec<_> = self.members().iter().map(|e| EndpointView::of(e)).collect();
         ClusterView {
-            name: self.spec().name.clone(),
+            name: self.spec().name.to_string(),
             origin: self.spec().origin.to_string(),
             protocol: match self.spec().protocol {
                 UpstreamProtocol::Http1 => "http1",

@@ -1,6 +1,7 @@
 //! How is a translation shown, so that a person can judge it and a change of it is seen?
 
 use std::fmt::Write;
+use std::sync::Arc;
 use tidegate::kubernetes::objects::Key;
 use tidegate::kubernetes::translate::{Binding, Outcome, Translation};
 use tidegate::model::{Action, Authorities, ClusterSpec, HostPattern, Origin, RouteSpec, TlsBinding, WildcardDepth};
@@ -19,7 +20,9 @@ pub(crate) fn model(translation: &Translation) -> String {
     section(&mut text, "certificates", fragment.certificates.iter().map(|c| format!("{}\n  at {}", c.name, c.origin)));
     section(&mut text, "secrets", translation.secrets.iter().map(ToString::to_string));
     let kinds = [("Ingress", &translation.ingresses), ("Service", &translation.exposed)];
-    let became = kinds.into_iter().flat_map(|(kind, all)| all.iter().map(move |b| outcome(kind, &b.key, &b.outcome)));
+    let became = kinds.into_iter().flat_map(|(kind, all)| {
+        all.iter().map(move |b| counted(kind, &b.object.key, b.accepted as usize, b.refused as usize))
+    });
     let outcomes = translation.config_maps.iter().map(|(key, o)| outcome("ConfigMap", key, o)).chain(became);
     section(&mut text, "outcomes", outcomes);
     assert_eq!(translation.bindings.len(), fragment.clusters.len(), "each cluster has one binding");
@@ -64,7 +67,7 @@ fn cluster(cluster: &ClusterSpec, binding: &Binding) -> String {
         Binding::Name { host, port } => format!("the name {host}, port {port}"),
         Binding::Nothing => "no endpoints".into(),
     };
-    let usual = ClusterSpec::new(cluster.name.as_str(), cluster.origin.clone(), vec![]);
+    let usual = ClusterSpec::new(Arc::clone(&cluster.name), cluster.origin.clone(), vec![]);
     let usual = ClusterSpec { followed: true, ..usual };
     let mut text = format!("{}: {binding}, {:?}", cluster.name, cluster.protocol);
     let plain = ClusterSpec { protocol: usual.protocol, tls: None, ..cluster.clone() };
@@ -99,5 +102,9 @@ fn at(origin: &Origin) -> String {
 }
 
 fn outcome(kind: &str, key: &Key, outcome: &Outcome) -> String {
-    format!("{kind} {key}: {} accepted, {} refused", outcome.accepted, outcome.refused)
+    counted(kind, key, outcome.accepted, outcome.refused)
+}
+
+fn counted(kind: &str, key: &Key, accepted: usize, refused: usize) -> String {
+    format!("{kind} {key}: {accepted} accepted, {refused} refused")
 }

@@ -7,7 +7,7 @@
 
 use super::pace::Attempts;
 use super::place::{Kind, Place, cut, within};
-use crate::kubernetes::objects::{Key, Objects, RoutesConfigMap};
+use crate::kubernetes::objects::{Key, Name, Objects, RoutesConfigMap};
 use crate::kubernetes::translate::{Outcome, Translation};
 use crate::model::{Origin, Problem, Severity};
 use crate::source::Report;
@@ -149,7 +149,7 @@ impl Annotator {
 impl Change {
     /// Path of the ConfigMap.
     pub(super) fn path(&self) -> String {
-        let Key { namespace, name } = &self.key;
+        let Name { namespace, name } = &*self.key;
         format!("/api/v1/namespaces/{namespace}/configmaps/{name}")
     }
 

@@ -218,7 +218,7 @@ mod tests {
 
     fn objects() -> Objects {
         let meta = Meta { key: Key::new("tidegate", "routes"), uid: "u1".into(), ..Meta::default() };
-        let map = RoutesConfigMap { meta, ..RoutesConfigMap::default() };
+        let map = RoutesConfigMap { meta: meta.into(), ..RoutesConfigMap::default() };
         Objects { config_maps: [(map.meta.key.clone(), Arc::new(map))].into(), ..Objects::default() }
     }
 
@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn a_long_name_is_cut_to_a_name() {
         let mut event = Event::of(&problem("x"), &objects()).unwrap();
-        event.place.key.name = format!("{}-{}", "a".repeat(NAME - 1), "b".repeat(23)).into();
+        event.place.key = Key::new("tidegate", format!("{}-{}", "a".repeat(NAME - 1), "b".repeat(23)));
         assert!(event.name().len() <= 253 && event.name().starts_with(&format!("{}.", "a".repeat(NAME - 1))));
     }
 }

@@ -5,7 +5,7 @@
 
 use super::pace::Attempts;
 use crate::kubernetes::lease::gates::Standing;
-use crate::kubernetes::objects::{Ingress, Key, Objects};
+use crate::kubernetes::objects::{Ingress, Key, Name, Objects};
 use crate::kubernetes::translate::{Became, Translation};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,8 +39,9 @@ impl Statuses {
         most: usize,
     ) -> Vec<Change> {
         let mut changes = Vec::new();
-        for Became { key, outcome } in translation.ingresses.iter() {
-            let Some(ingress) = objects.ingresses.get(key).filter(|i| *i.meta.uid == *outcome.uid) else { continue };
+        for Became { object, .. } in translation.ingresses.iter() {
+            let key = &object.key;
+            let Some(ingress) = objects.ingresses.get(key).filter(|i| i.meta.uid == object.uid) else { continue };
             if self.ours.get(key).is_none_or(|uid| *uid != ingress.meta.uid) {
                 self.ours.insert(key.clone(), ingress.meta.uid.clone());
             }
@@ -87,7 +88,7 @@ impl Statuses {
 impl Change {
     /// Path of the status.
     pub(super) fn path(&self) -> String {
-        let Key { namespace, name } = &self.key;
+        let Name { namespace, name } = &*self.key;
         format!("/apis/networking.k8s.io/v1/namespaces/{namespace}/ingresses/{name}/status")
     }
 
@@ -114,19 +115,19 @@ fn parsed(ingress: &Ingress) -> Option<BTreeSet<IpAddr>> {
 mod tests {
     use super::*;
     use crate::kubernetes::objects::Meta;
-    use crate::kubernetes::translate::Outcome;
     use std::time::Duration;
 
     fn cluster(ingresses: &[(&str, bool, &[&str])]) -> (Objects, Translation) {
         let (mut objects, mut translation) = (Objects::default(), Translation::default());
         for (name, ours, addresses) in ingresses {
             let key = Key::new("shop", *name);
-            let meta = Meta { key: key.clone(), uid: "u".into(), ..Meta::default() };
-            let addresses = addresses.iter().map(|a| (*a).to_owned()).collect();
-            objects.ingresses.insert(key.clone(), Arc::new(Ingress { meta, addresses, ..Ingress::default() }));
+            let meta = Arc::new(Meta { key: key.clone(), uid: "u".into(), ..Meta::default() });
+            let addresses = addresses.iter().map(|a| Box::from(*a)).collect();
+            objects
+                .ingresses
+                .insert(key.clone(), Arc::new(Ingress { meta: Arc::clone(&meta), addresses, ..Ingress::default() }));
             if *ours {
-                let outcome = Outcome { uid: "u".into(), ..Outcome::default() };
-                translation.ingresses.edit(Vec::new(), vec![Became { key, outcome }]);
+                translation.ingresses.edit(Vec::new(), vec![Became { object: meta, accepted: 0, refused: 0 }]);
             }
         }
         (objects, translation)

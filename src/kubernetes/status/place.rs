@@ -39,9 +39,9 @@ impl Place {
     pub(super) fn uid(&self, objects: &Objects) -> Option<Arc<str>> {
         let key = &self.key;
         let meta = match self.kind {
-            Kind::ConfigMap => objects.config_maps.get(key).map(|o| &o.meta),
-            Kind::Ingress => objects.ingresses.get(key).map(|o| &o.meta),
-            Kind::Service => objects.services.get(key).map(|o| &o.meta),
+            Kind::ConfigMap => objects.config_maps.get(key).map(|o| &*o.meta),
+            Kind::Ingress => objects.ingresses.get(key).map(|o| &*o.meta),
+            Kind::Service => objects.services.get(key).map(|o| &*o.meta),
             Kind::Secret => match objects.secrets.get(key) {
                 Some(SecretState::Present(secret)) => Some(&secret.meta),
                 _ => None,

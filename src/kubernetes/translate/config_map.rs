@@ -104,7 +104,7 @@ fn piece(place: &str, text: &str, created: u64, last: &Fragment, own: &str, know
     };
     let mut closed = parsed.refused.clusters.clone();
     let (mut fragment, mut problems) = keep_last_good(place, parsed, last);
-    closed.retain(|name| !fragment.clusters.iter().any(|cluster| cluster.name == *name));
+    closed.retain(|name| !fragment.clusters.iter().any(|cluster| *cluster.name == **name));
     let secrets = name_secrets(&mut fragment, own, known, &mut problems);
     date(&mut fragment, &mut problems, created);
     Piece { fragment, fallback: None, secrets, problems, closed, refused }
@@ -127,7 +127,7 @@ fn refuse_clusters(parsed: &mut Parsed) {
             None => parsed.fragment.clusters.push(cluster),
             Some((what, hint)) => {
                 parsed.problems.push(Problem::error(cluster.origin.clone(), what, hint));
-                parsed.refused.clusters.push(cluster.name.clone());
+                parsed.refused.clusters.push(cluster.name.to_string());
             }
         }
     }
@@ -144,7 +144,7 @@ fn refuse_authorities(parsed: &mut Parsed, last: &Fragment, own: &str) {
         problems.push(Problem::error(cluster.origin.clone(), what, hint));
         let kept = last.clusters.iter().any(|old| old.name == cluster.name && wrong(old).is_none());
         if kept {
-            refused.clusters.push(cluster.name.clone());
+            refused.clusters.push(cluster.name.to_string());
         }
         !kept
     });

@@ -9,6 +9,7 @@ use super::piece::{Piece, is_label, origin, route};
 use crate::config::kubernetes::{IngressSettings, Settings, is_subdomain};
 use crate::model::{HostPattern, Origin, PathMatch, Problem, TlsBinding, WildcardDepth};
 use crate::source::grammar::canonical;
+use std::borrow::Cow;
 
 /// The classes whose Ingresses are ours. Those of others are none of our business.
 pub(super) struct Classes<'a> {
@@ -34,8 +35,8 @@ impl<'a> Classes<'a> {
 
     pub(super) fn have(&self, ingress: &Ingress) -> bool {
         let ours = match (&ingress.class, &ingress.class_annotation) {
-            (Some(class), _) if self.by_name => *class == self.settings.class,
-            (Some(class), _) => self.ours.contains(&class.as_str()),
+            (Some(class), _) if self.by_name => **class == *self.settings.class,
+            (Some(class), _) => self.ours.contains(&&**class),
             (None, Some(class)) => *class == self.settings.class,
             (None, None) => self.default,
         };
@@ -66,7 +67,7 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    fn origin(&self, key: impl Into<String>) -> Origin {
+    fn origin(&self, key: impl Into<Cow<'static, str>>) -> Origin {
         origin("Ingress", &self.ingress.meta, key)
     }
 
@@ -92,7 +93,7 @@ impl Maker<'_> {
             return self.whole_host(number, host);
         }
         for (at, path) in paths.iter().enumerate() {
-            let origin = self.origin(format!("spec.rules[{number}].http.paths[{at}]"));
+            let origin = self.origin(path_key(number, at));
             let Some(cluster) = self.cluster(&path.backend, &origin) else { continue };
             match path_match(path) {
                 Ok(matched) => {
@@ -162,6 +163,14 @@ impl Maker<'_> {
         self.piece.secrets.insert(name.clone(), Key::new(namespace.clone(), secret));
         let binding = TlsBinding { origin, listeners: Vec::new(), hosts, certificates: vec![name], client_auth: None };
         self.piece.fragment.tls.push(binding);
+    }
+}
+
+/// Most Ingresses have one rule with one path: of thousands that is not written anew.
+fn path_key(rule: usize, path: usize) -> Cow<'static, str> {
+    match (rule, path) {
+        (0, 0) => Cow::Borrowed("spec.rules[0].http.paths[0]"),
+        _ => Cow::Owned(format!("spec.rules[{rule}].http.paths[{path}]")),
     }
 }
 

@@ -3,10 +3,10 @@
 //! A cluster depends on its Service and on settings in ConfigMaps. Of thousands, a change touches a few: the others are not looked
 //! at.
 
+use super::Bound;
 use super::claims::Affected;
 use super::piece::Owned;
 use super::service::{Clusters, Fault, Made};
-use super::{Binding, Bound};
 use crate::model::{ClusterSpec, Sorted};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,9 +19,9 @@ use std::sync::Arc;
 pub(super) struct Known {
     made: BTreeMap<Arc<str>, Used>,
     pub(super) specs: Sorted<Arc<ClusterSpec>>,
-    pub(super) bindings: Sorted<Bound>,
+    pub(super) bindings: Sorted<Arc<Bound>>,
     /// What there was of those that were touched since the collections were last brought up to date.
-    touched: BTreeMap<Arc<str>, Option<(Arc<ClusterSpec>, Binding)>>,
+    touched: BTreeMap<Arc<str>, Option<(Arc<ClusterSpec>, Arc<Bound>)>>,
 }
 
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Known {
                 if old.fault != used.made.fault {
                     affected.extend(used.users.iter().map(|owned| (Rc::as_ptr(owned), Rc::clone(owned))));
                 }
-                self.touched.entry(name).or_insert(Some((old.spec, old.binding)));
+                self.touched.entry(name).or_insert(Some((old.spec, old.bound)));
             }
         }
     }
@@ -59,8 +59,8 @@ impl Known {
             if !used.users.iter().any(|user| Rc::ptr_eq(user, owned)) {
                 used.users.push(Rc::clone(owned));
             }
-        } else if let Some(made) = clusters.make(name) {
-            let name: Arc<str> = name.into();
+        } else if let Some(made) = clusters.make(&name.into()) {
+            let name = Arc::clone(&made.bound.cluster);
             self.touched.entry(Arc::clone(&name)).or_insert(None);
             self.made.insert(name, Used { made, users: SmallVec::from_elem(Rc::clone(owned), 1) });
         }
@@ -73,7 +73,7 @@ impl Known {
         if used.users.is_empty()
             && let Some((name, used)) = self.made.remove_entry(name)
         {
-            self.touched.entry(name).or_insert(Some((used.made.spec, used.made.binding)));
+            self.touched.entry(name).or_insert(Some((used.made.spec, used.made.bound)));
         }
     }
 
@@ -94,11 +94,10 @@ impl Known {
             let new = self.made.get(&name).map(|used| &used.made);
             let both = old.as_ref().zip(new);
             let same_spec = both.is_some_and(|((spec, _), made)| Arc::ptr_eq(spec, &made.spec));
-            let same_binding = both.is_some_and(|((_, binding), made)| *binding == made.binding);
-            let bound = |binding: &Binding| Bound { cluster: Arc::clone(&name), binding: binding.clone() };
+            let same_binding = both.is_some_and(|((_, bound), made)| Arc::ptr_eq(bound, &made.bound));
             if !same_binding {
-                bindings.0.extend(old.as_ref().map(|(_, binding)| bound(binding)));
-                bindings.1.extend(new.map(|made| bound(&made.binding)));
+                bindings.0.extend(old.as_ref().map(|(_, bound)| Arc::clone(bound)));
+                bindings.1.extend(new.map(|made| Arc::clone(&made.bound)));
             }
             if !same_spec {
                 specs.0.extend(old.map(|(spec, _)| spec));
@@ -114,10 +113,13 @@ impl Known {
 
 impl Used {
     /// What it was, where it is something else now.
-    fn renew(&mut self, name: &str, clusters: &Clusters<'_>) -> Option<Made> {
+    fn renew(&mut self, name: &Arc<str>, clusters: &Clusters<'_>) -> Option<Made> {
         let mut made = clusters.make(name)?;
         if made.spec == self.made.spec {
             made.spec = Arc::clone(&self.made.spec);
+        }
+        if made.bound == self.made.bound {
+            made.bound = Arc::clone(&self.made.bound);
         }
         Some(std::mem::replace(&mut self.made, made))
     }

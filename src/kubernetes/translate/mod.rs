@@ -17,7 +17,7 @@ mod settle;
 pub use config_map::{Alone, read_alone};
 pub use outcome::{Became, Outcome};
 
-use super::objects::{Ingress, IngressClass, Key, Objects, RoutesConfigMap, Service, WantedSecrets};
+use super::objects::{Ingress, IngressClass, Key, Meta, Objects, RoutesConfigMap, Service, WantedSecrets};
 use crate::config::kubernetes::Settings;
 use crate::model::{Keyed, ListenerSpec, Problem, Sorted, Wanted};
 use ingress::Classes;
@@ -38,7 +38,7 @@ pub struct Translation {
     /// Everything that could not be honoured; `origin.place` is `Kind/namespace/name`, for a ConfigMap with `/key`.
     pub problems: Arc<[Problem]>,
     /// Which endpoints each cluster of the fragment has.
-    pub bindings: Sorted<Bound>,
+    pub bindings: Sorted<Arc<Bound>>,
     /// The Secrets that are asked for.
     pub secrets: Arc<WantedSecrets>,
     /// What became of each routes ConfigMap.
@@ -79,7 +79,7 @@ pub struct Bound {
     pub binding: Binding,
 }
 
-impl Keyed for Bound {
+impl Keyed for Arc<Bound> {
     type Key = str;
 
     fn key(&self) -> &str {
@@ -87,7 +87,7 @@ impl Keyed for Bound {
     }
 
     fn is(&self, other: &Self) -> bool {
-        self == other
+        Self::ptr_eq(self, other)
     }
 }
 
@@ -211,7 +211,7 @@ fn renewed<'a, T: 'a>(held: &mut Vec<Arc<T>>, now: impl Iterator<Item = &'a Arc<
 }
 
 /// A piece that takes over the routes which its version before had already.
-fn adopted(owner: Owner, meta: &super::objects::Meta, mut piece: Piece, before: Option<&Owned>) -> Rc<Owned> {
+fn adopted(owner: Owner, meta: &Arc<Meta>, mut piece: Piece, before: Option<&Owned>) -> Rc<Owned> {
     before.into_iter().for_each(|before| piece.adopt(before));
     Owned::new(owner, meta, "", piece)
 }

@@ -22,17 +22,19 @@ pub struct Outcome {
 /// An object and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Became {
-    /// The object.
-    pub key: Key,
-    /// What became of it.
-    pub outcome: Outcome,
+    /// The object that was translated.
+    pub object: Arc<Meta>,
+    /// Routes that serve because of it.
+    pub accepted: u32,
+    /// Routes of it that do not serve, or not as written now.
+    pub refused: u32,
 }
 
 impl Keyed for Became {
     type Key = Key;
 
     fn key(&self) -> &Key {
-        &self.key
+        &self.object.key
     }
 
     fn is(&self, other: &Self) -> bool {
@@ -43,8 +45,8 @@ impl Keyed for Became {
 impl Became {
     pub(super) fn of(owned: &Owned) -> Self {
         let state = owned.state.borrow();
-        let outcome = outcome(&owned.meta, (state.accepted, state.refused));
-        Self { key: owned.meta.key.clone(), outcome }
+        let small = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Self { object: Arc::clone(&owned.meta), accepted: small(state.accepted), refused: small(state.refused) }
     }
 }
 

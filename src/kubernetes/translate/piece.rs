@@ -6,6 +6,8 @@ use crate::model::{
 };
 use crate::source::grammar::{IDLE_TIMEOUT, shorten, show_path};
 use hashbrown::HashMap;
+use smallvec::SmallVec;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -88,7 +90,7 @@ impl Piece {
 }
 
 /// The origin of what an object says under a key.
-pub(super) fn origin(kind: &str, meta: &Meta, key: impl Into<String>) -> Origin {
+pub(super) fn origin(kind: &str, meta: &Meta, key: impl Into<Cow<'static, str>>) -> Origin {
     let place = format!("{kind}/{}", meta.key);
     Origin { place: place.into(), position: None, key: key.into(), created: meta.created }
 }
@@ -96,9 +98,9 @@ pub(super) fn origin(kind: &str, meta: &Meta, key: impl Into<String>) -> Origin 
 /// A plain route of an object to one cluster. Its name tells host, path and object: `shop.example.com/api (Ingress shop/web)`.
 pub(super) fn route(of: &str, host: HostPattern, path: PathMatch, cluster: String, origin: Origin) -> RouteSpec {
     let mut name = shorten(format!("{host}{} ({of})", show_path(&path)));
-    let (mut cluster, mut origin) = (cluster, origin);
+    let mut cluster = cluster;
     // Texts that were put together have room to grow.
-    [&mut name, &mut cluster, &mut origin.key].into_iter().for_each(String::shrink_to_fit);
+    [&mut name, &mut cluster].into_iter().for_each(String::shrink_to_fit);
     RouteSpec {
         name,
         origin,
@@ -121,15 +123,18 @@ pub(super) fn is_label(name: &str) -> bool {
     (1..=63).contains(&name.len()) && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-')
 }
 
+/// Most objects ask for one.
+pub(super) type Routes = SmallVec<[Arc<RouteSpec>; 1]>;
+
 /// A piece, the object that it is of, and what came of it beside all others.
 #[derive(Debug)]
 pub(super) struct Owned {
     pub(super) owner: Owner,
     /// Of a ConfigMap as it was when this text of it was read.
-    pub(super) meta: Meta,
+    pub(super) meta: Arc<Meta>,
     /// The key in a ConfigMap; empty for other objects.
     pub(super) text: Box<str>,
-    pub(super) routes: Box<[Arc<RouteSpec>]>,
+    pub(super) routes: Routes,
     /// Everything but its routes; nothing of most of thousands.
     rest: Option<Box<Piece>>,
     pub(super) state: RefCell<State>,
@@ -139,7 +144,7 @@ pub(super) struct Owned {
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// The routes that nobody older has.
-    pub(super) routes: Box<[Arc<RouteSpec>]>,
+    pub(super) routes: Routes,
     /// What its author is told beyond what is wrong with the piece itself.
     pub(super) problems: Vec<Problem>,
     /// Routes that serve.
@@ -157,10 +162,10 @@ pub(super) enum Owner {
 }
 
 impl Owned {
-    pub(super) fn new(owner: Owner, meta: &Meta, text: impl Into<Box<str>>, mut piece: Piece) -> Rc<Self> {
-        let routes = std::mem::take(&mut piece.fragment.routes).into();
+    pub(super) fn new(owner: Owner, meta: &Arc<Meta>, text: impl Into<Box<str>>, mut piece: Piece) -> Rc<Self> {
+        let routes = std::mem::take(&mut piece.fragment.routes).into_iter().collect();
         let rest = (piece != Piece::default()).then(|| Box::new(piece));
-        Rc::new(Self { owner, meta: meta.clone(), text: text.into(), routes, rest, state: RefCell::default() })
+        Rc::new(Self { owner, meta: Arc::clone(meta), text: text.into(), routes, rest, state: RefCell::default() })
     }
 
     /// Its piece, the routes aside.

@@ -6,11 +6,11 @@
 //! port that speaks TLS needs authorities in a routes ConfigMap, because nothing is sent to whom nobody verified.
 
 use super::super::objects::{Key, Objects, Service, ServicePort};
-use super::Binding;
 use super::external::why_refused;
 use super::known::Known;
 use super::piece::{Owned, is_label, origin};
 use super::secret::Secrets;
+use super::{Binding, Bound};
 use crate::config::kubernetes::Settings;
 use crate::model::{ClusterSpec, Origin, Problem, UpstreamProtocol};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,7 +41,7 @@ impl<'a> Reference<'a> {
 #[derive(Debug)]
 pub(super) struct Made {
     pub(super) spec: Arc<ClusterSpec>,
-    pub(super) binding: Binding,
+    pub(super) bound: Arc<Bound>,
     /// What is wrong, and what would be right: told to each route that names it.
     pub(super) fault: Option<Box<Fault>>,
     /// The name of the settings that it took.
@@ -122,7 +122,7 @@ impl Settled {
             return Vec::new();
         }
         let used = known.said();
-        let unused = self.0.values().flatten().filter(|said| !used.contains(said.spec.name.as_str()));
+        let unused = self.0.values().flatten().filter(|said| !used.contains(&*said.spec.name));
         let tell = |said: &Said| {
             let what = format!("no route forwards to cluster {}", said.spec.name);
             let hint = "the settings of a Service are named namespace/service[:port]";
@@ -144,7 +144,7 @@ impl Settled {
 
 impl<'a> Clusters<'a> {
     /// The cluster of a name. A name that is no Service is left to other sources.
-    pub(super) fn make(&self, name: &str) -> Option<Made> {
+    pub(super) fn make(&self, name: &Arc<str>) -> Option<Made> {
         let reference = Reference::parse(name)?;
         let key = Key::new(reference.namespace, reference.service);
         let service = self.objects.services.get(&key);
@@ -159,10 +159,10 @@ impl<'a> Clusters<'a> {
         let (mut said, mut complete) = (None, true);
         let mut spec = match self.said.find(&reference, port) {
             Some(found) => {
-                (said, complete) = (Some(found.spec.name.as_str().into()), found.complete);
-                ClusterSpec { name: name.to_owned(), ..found.spec.clone() }
+                (said, complete) = (Some((*found.spec.name).into()), found.complete);
+                ClusterSpec { name: Arc::clone(name), ..found.spec.clone() }
             }
-            None => ClusterSpec::new(name, place, Vec::new()),
+            None => ClusterSpec::new(Arc::clone(name), place, Vec::new()),
         };
         spec.followed = true;
         let (binding, fault) = match found.and_then(|(binding, port)| speak(&mut spec, port).map(|()| binding)) {
@@ -173,7 +173,8 @@ impl<'a> Clusters<'a> {
         if !complete {
             drop_client_certificate(&mut spec);
         }
-        Some(Made { spec: Arc::new(spec), binding, fault, said })
+        let bound = Arc::new(Bound { cluster: Arc::clone(name), binding });
+        Some(Made { spec: Arc::new(spec), bound, fault, said })
     }
 
     fn absent(&self, key: &Key) -> Fault {

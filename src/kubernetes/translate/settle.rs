@@ -95,7 +95,7 @@ impl Settlement {
             accepted += usize::from(problems.len() == before);
         }
         let refused = owned.piece().refused + lost + routes.len() - accepted;
-        State { routes: routes.into(), problems, accepted, refused }
+        State { routes: routes.into_iter().collect(), problems, accepted, refused }
     }
 }
 

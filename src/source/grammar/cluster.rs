@@ -8,6 +8,7 @@ use crate::config::values;
 use crate::model::{
     BalancePolicy, ClusterSpec, EndpointSpec, HashKey, Origin, ProxyHeader, UpstreamProtocol, UpstreamTlsSpec,
 };
+use std::sync::Arc;
 
 /// Heaviest endpoint: weights of a cluster must add up without overflow.
 const MAX_WEIGHT: u32 = 1_000_000;
@@ -60,7 +61,7 @@ fn fields(f: &mut Fields<'_, '_>) -> Option<ClusterSpec> {
     let percent = values::number("a percentage", 0_u32, 100);
     let retry_budget = f.or("retry_budget", doc, percent, usual.retry_budget);
     Some(ClusterSpec {
-        name: String::new(),
+        name: Arc::default(),
         origin: Origin::default(),
         endpoints: endpoints?,
         followed: false,

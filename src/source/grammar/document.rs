@@ -195,7 +195,7 @@ fn add_cluster(
     }
     seen.clusters.insert(name.clone(), at.clone());
     match outcome.value.filter(|_| outcome.good) {
-        Some(cluster) => parsed.fragment.clusters.push(ClusterSpec { name, origin: at, ..cluster }.into()),
+        Some(cluster) => parsed.fragment.clusters.push(ClusterSpec { name: name.into(), origin: at, ..cluster }.into()),
         None => parsed.refused.clusters.push(name),
     }
 }

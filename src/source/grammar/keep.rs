@@ -17,7 +17,7 @@ pub fn keep_last_good(place: &str, parsed: Parsed, last: &Fragment) -> (Fragment
         fragment.routes.push(route.clone());
         problems.push(kept(place, &format!("route {}", route.name)));
     }
-    for cluster in last.clusters.iter().filter(|c| refused.clusters.contains(&c.name)) {
+    for cluster in last.clusters.iter().filter(|c| refused.clusters.iter().any(|name| **name == *c.name)) {
         fragment.clusters.push(cluster.clone());
         problems.push(kept(place, &format!("cluster {}", cluster.name)));
     }

@@ -9,6 +9,7 @@ use crate::config::kind::{List, Scalar, Section, Shapes};
 use crate::config::policy::Policies;
 use crate::config::values;
 use crate::model::{HostPattern, Match, Origin, PathMatch, Policy, RetryOn, RetrySpec, RouteSpec, ValueError};
+use smallvec::SmallVec;
 use std::time::Duration;
 
 /// Longest silence in either body: what streams should say something once a minute.
@@ -187,7 +188,7 @@ fn retry() -> Section<RetrySpec> {
             let attempts = f.or("attempts", "Attempts in all, the first included.", number, usual.attempts);
             let doc = "Failures that are repeated: connect, reset, timeout, a status (429, 500-599). All but connect only for \
                        idempotent methods. Default: connect and reset.";
-            let on = f.optional("on", doc, List(failure())).unwrap_or(usual.on);
+            let on = f.optional("on", doc, List(failure())).map_or(usual.on, SmallVec::from_vec);
             let doc = "Pause before the third attempt (the second goes out at once), doubled for each further one up to 5s; up to a \
                        half of it is left out by chance.";
             let backoff = f.or("backoff", doc, values::duration(), usual.backoff);

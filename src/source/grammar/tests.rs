@@ -182,7 +182,7 @@ fn a_route_adds_to_what_its_document_says() {
 fn retries_name_their_failures() {
     let retry = route("a/: { to: x, retry: { attempts: 3, on: [connect, timeout, 503], backoff: 5ms } }").retry;
     assert_eq!((retry.attempts, retry.backoff), (3, Duration::from_millis(5)));
-    assert_eq!(retry.on, [RetryOn::Connect, RetryOn::Timeout, RetryOn::Status(503)]);
+    assert_eq!(retry.on[..], [RetryOn::Connect, RetryOn::Timeout, RetryOn::Status(503)]);
     assert_eq!(route("a/: { to: x, retry: 4 }").retry.attempts, 4);
     assert_eq!(mistakes("a/: { to: x, retry: { on: 404 } }").len(), 1);
 }
@@ -210,7 +210,7 @@ fn a_cluster_says_all_of_its_settings() {
     assert_eq!((clusters[0].endpoints[0].weight, &clusters[0].outlier), (3, &None));
     let check = HealthCheck::Http { path: "/up?x=1".into(), host: None, status: None };
     assert_eq!(clusters[1].health_check.as_ref().unwrap().check, check);
-    assert_eq!(clusters[2].name, "c");
+    assert_eq!(&*clusters[2].name, "c");
 }
 
 #[test]

@@ -36,7 +36,7 @@ impl World {
         let map = self.objects.config_maps.entry(key()).or_default();
         let map = Arc::make_mut(map);
         let version = self.version.to_string().into();
-        map.meta = Meta { version, ..meta };
+        map.meta = Meta { version, ..meta }.into();
         change(map);
     }
 
@@ -82,7 +82,8 @@ impl World {
     }
 
     fn problem(&mut self, key: &str, what: &str) {
-        let origin = Origin::of("ConfigMap/tidegate/routes/shop.yaml").at(key, Some(Position { line: 4, column: 7 }));
+        let origin =
+            Origin::of("ConfigMap/tidegate/routes/shop.yaml").at(key.to_owned(), Some(Position { line: 4, column: 7 }));
         let problem = Problem::error(origin, what, "did you mean \"headers\"?");
         self.report.problems = self.report.problems.iter().cloned().chain([problem]).collect();
     }
@@ -181,7 +182,9 @@ fn annotations_that_somebody_takes_away_come_back_ever_slower() {
 fn an_object_made_anew_under_the_name_waits_for_its_own_translation() {
     let mut world = World::new("a");
     world.settle();
-    world.change(|map| (map.meta.uid, map.annotations) = ("v".into(), BTreeMap::new()));
+    world.change(|map| {
+        (map.meta, map.annotations) = (Meta { uid: "v".into(), ..Meta::clone(&map.meta) }.into(), BTreeMap::new())
+    });
     assert_eq!(world.plan(), []);
 }
 
