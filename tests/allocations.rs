@@ -1,8 +1,8 @@
 //! Does a request still cost no more allocations than it needs?
 //!
-//! The whole proxy runs in this process under an allocator that counts what its worker thread allocates. The requests are
-//! HTTP/1.1 on kept connections, cleartext on both sides, with the full work of the default configuration, in the steady
-//! state: connections and buffers are there already.
+//! The whole proxy runs in this process under an allocator that counts what its worker thread allocates. The requests go over
+//! kept connections, cleartext on both sides, to an upstream of HTTP/1.1, with the full work of the default configuration, in the
+//! steady state: connections and buffers are there already.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -45,6 +45,9 @@ const GATES: &[(&str, u64, Exchange)] = &[
         Exchange { line: "GET /thing/1", rest: "X-Debug: 1\r\n\r\n", status: "403", end: b"header_check\n" },
     ),
 ];
+
+/// The same over HTTP/2.
+const HTTP2: u64 = 11;
 
 struct Counting;
 
@@ -96,25 +99,38 @@ fn a_request_allocates_no_more_than_its_gate_says() {
     let folder = tempfile::tempdir().unwrap();
     let address = start(folder.path());
     WORKER.store(worker(), Ordering::Relaxed);
+    over_http1(address);
+    over_http2(address);
+}
+
+fn over_http1(address: SocketAddr) {
     let mut clients = Clients::open(address);
     clients.ask(1, &PLAIN);
     assert!(COUNT.load(Ordering::Relaxed) > 0, "connections are made of nothing: the count is wrong");
     for (name, most, exchange) in GATES {
-        let count = allocations(&mut clients, exchange);
+        let count = allocations(|| clients.ask(ROUNDS, exchange));
         eprintln!("{name}: {count} allocations of {REQUESTS} requests, at most {most} of each");
         assert!(count <= most * REQUESTS, "{name}: {count} allocations of {REQUESTS} requests, at most {most} of each");
     }
+}
+
+/// What the library makes of a head is its own: a map with a name and a value for each field, both ways.
+fn over_http2(address: SocketAddr) {
+    let mut clients = closed_loop::http2::Clients::open(address);
+    let count = allocations(|| clients.ask(ROUNDS, b"ok"));
+    eprintln!("HTTP/2: {count} allocations of {REQUESTS} requests, at most {HTTP2} of each");
+    assert!(count <= HTTP2 * REQUESTS, "HTTP/2: {count} allocations of {REQUESTS} requests, at most {HTTP2} of each");
 }
 
 const ROUNDS: usize = 20;
 const REQUESTS: u64 = (ROUNDS * CONNECTIONS) as u64;
 
 /// Allocations of so many requests. The least of several counts: a buffer of the access log is new when its writer was late.
-fn allocations(clients: &mut Clients, exchange: &Exchange) -> u64 {
-    clients.ask(ROUNDS, exchange);
+fn allocations(mut ask: impl FnMut()) -> u64 {
+    ask();
     let counts = (0..5).map(|_| {
         let before = COUNT.load(Ordering::Relaxed);
-        clients.ask(ROUNDS, exchange);
+        ask();
         COUNT.load(Ordering::Relaxed) - before
     });
     counts.min().unwrap()

@@ -1,9 +1,9 @@
 //! Does a request still cost no more system calls and no more instructions than it needs?
 //!
 //! Exact where a time would be noise. `strace -c` counts the calls of all threads of the program, callgrind their instructions,
-//! in two whole runs that differ only in their number of requests; the difference is what the requests cost. They are HTTP/1.1
-//! requests on kept connections (one worker, cleartext on both sides) with the full work of the default configuration: route
-//! table, forwarded headers, access log, metrics.
+//! in two whole runs that differ only in their number of requests; the difference is what the requests cost. They are
+//! requests on kept connections (one worker, cleartext on both sides, HTTP/1.1 upstream) with the full work of the default
+//! configuration: route table, forwarded headers, access log, metrics.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -30,6 +30,8 @@ const SYSTEM_CALLS: f64 = 4.2;
 /// Instructions of one request in user space, in the unoptimized build that the tests use, on x86-64 by rustc 1.95.0.
 /// Optimized, it is a small part of that; a change that adds work shows in both.
 const INSTRUCTIONS: f64 = 188_000.0;
+/// The same of a request over HTTP/2, where eight come and go together on a connection.
+const INSTRUCTIONS_HTTP2: f64 = 246_000.0;
 /// Runs differ by up to 0.5 % from it: hash seeds, and how many events one waiting gives on a busy machine.
 const TOLERANCE: f64 = 0.03;
 
@@ -39,7 +41,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 #[test]
 fn a_request_takes_at_most_4_2_system_calls() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (few, many) = (system_calls(10), system_calls(110));
+    let (few, many) = (system_calls(10, http1), system_calls(110, http1));
     let requests = (100 * CONNECTIONS) as f64;
     let total = |table: &[(String, u64)]| table.iter().map(|(_, calls)| *calls as f64).sum::<f64>();
     let each = (total(&many) - total(&few)) / requests;
@@ -53,13 +55,36 @@ fn a_request_takes_at_most_4_2_system_calls() {
 #[cfg_attr(not(target_arch = "x86_64"), ignore = "the number is that of x86-64")]
 fn a_request_takes_as_many_instructions_as_it_did() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (few, many) = (instructions(5), instructions(20));
+    hold_instructions(http1, INSTRUCTIONS);
+}
+
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "the number is that of the unoptimized build")]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "the number is that of x86-64")]
+fn a_request_over_http2_takes_as_many_instructions_as_it_did() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    hold_instructions(http2, INSTRUCTIONS_HTTP2);
+}
+
+/// Asks so many times on all connections.
+type Ask = fn(SocketAddr, usize);
+
+fn http1(address: SocketAddr, rounds: usize) {
+    Clients::open(address).ask(rounds, &PLAIN);
+}
+
+fn http2(address: SocketAddr, rounds: usize) {
+    closed_loop::http2::Clients::open(address).ask(rounds, b"ok");
+}
+
+fn hold_instructions(ask: Ask, held: f64) {
+    let (few, many) = (instructions(5, ask), instructions(20, ask));
     let each = (many as f64 - few as f64) / (15 * CONNECTIONS) as f64;
-    let change = each / INSTRUCTIONS - 1.0;
+    let change = each / held - 1.0;
     eprintln!("{each:.0} instructions a request, {:+.2} % from what is held", change * 100.0);
     assert!(
         change.abs() <= TOLERANCE,
-        "a request takes {each:.0} instructions and took {INSTRUCTIONS:.0} ({:+.1} %). Where the code became dearer, make it \
+        "a request takes {each:.0} instructions and took {held:.0} ({:+.1} %). Where the code became dearer, make it \
          cheaper. Where it became cheaper, or another compiler or version of a dependency came (rustc 1.95.0 made the number), \
          write the new number into tests/gates.rs; this shows it: \
          cargo test --locked --test gates -- --nocapture instructions",
@@ -76,12 +101,12 @@ fn difference(few: &[(String, u64)], many: &[(String, u64)], requests: f64) -> S
 }
 
 /// Calls by their names of a whole run, its start and end included.
-fn system_calls(rounds: usize) -> Vec<(String, u64)> {
+fn system_calls(rounds: usize, ask: Ask) -> Vec<(String, u64)> {
     let folder = tempfile::tempdir().unwrap();
     let counts = folder.path().join("counts");
     let mut strace = Command::new("strace");
     strace.args(["-f", "-c", "-U", "calls,name", "-o"]).arg(&counts);
-    run(strace, folder.path(), rounds);
+    run(strace, folder.path(), rounds, ask);
     let table = fs::read_to_string(counts).unwrap();
     let calls: Vec<_> = table.lines().filter_map(row).filter(|(name, _)| name != "total").collect();
     assert!(!calls.is_empty(), "strace counted nothing:\n{table}");
@@ -89,25 +114,23 @@ fn system_calls(rounds: usize) -> Vec<(String, u64)> {
 }
 
 /// Instructions of a whole run in user space, its start and end included.
-fn instructions(rounds: usize) -> u64 {
+fn instructions(rounds: usize, ask: Ask) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let counts = folder.path().join("counts");
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", &format!("--callgrind-out-file={}", counts.display())]);
-    run(valgrind, folder.path(), rounds);
+    run(valgrind, folder.path(), rounds, ask);
     let table = fs::read_to_string(counts).unwrap();
     let total = table.lines().find_map(|line| line.strip_prefix("totals: "));
     total.and_then(|total| total.trim().parse().ok()).expect("callgrind ends with what it counted")
 }
 
-/// A whole run of the program under a tool that counts, with so many requests on each connection.
-fn run(mut tool: Command, folder: &Path, rounds: usize) {
+/// A whole run of the program under a tool that counts, with so many rounds of requests.
+fn run(mut tool: Command, folder: &Path, rounds: usize, ask: Ask) {
     let config = closed_loop::configuration(folder, closed_loop::upstream());
     tool.args([env!("CARGO_BIN_EXE_tidegate"), "run", "--config"]).arg(config);
     let mut counted = Counted::start(&mut tool);
-    let mut clients = Clients::open(counted.listening());
-    clients.ask(rounds, &PLAIN);
-    drop(clients);
+    ask(counted.listening(), rounds);
     counted.terminate();
 }
 

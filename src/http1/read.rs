@@ -4,6 +4,7 @@ use super::buffer::Buffer;
 use super::chunked::{ChunkError, Decoder, Step};
 use super::framing::BodyKind;
 use crate::message::Fields;
+use bytes::Bytes;
 use std::io;
 use std::task::{Context, Poll};
 use thiserror::Error;
@@ -22,7 +23,7 @@ pub enum BodyError {
     Io(#[from] io::Error),
     /// The HTTP/2 stream failed.
     #[error("the HTTP/2 stream failed")]
-    Http2(#[source] hyper::Error),
+    Http2(#[source] h2::Error),
     /// Larger than a policy allows; answered by 413 where no response has begun.
     #[error("the body is larger than allowed")]
     TooLarge,
@@ -36,6 +37,12 @@ pub trait BodySource {
     fn data(&self) -> &[u8];
     /// The first `n` bytes were used.
     fn consume(&mut self, n: usize);
+    /// The first `n` bytes to keep, with a copy only where they are borrowed.
+    fn take(&mut self, n: usize) -> Bytes {
+        let piece = Bytes::copy_from_slice(self.data().get(..n).unwrap_or_default());
+        self.consume(n);
+        piece
+    }
     /// The trailers, after the end; `None` where there were none.
     fn take_trailers(&mut self) -> Result<Option<Fields>, BodyError>;
 }
@@ -68,6 +75,11 @@ impl<B: BodySource> BodySource for Limited<'_, B> {
     fn consume(&mut self, n: usize) {
         self.left = self.left.saturating_sub(n as u64);
         self.source.consume(n);
+    }
+
+    fn take(&mut self, n: usize) -> Bytes {
+        self.left = self.left.saturating_sub(n as u64);
+        self.source.take(n)
     }
 
     fn take_trailers(&mut self) -> Result<Option<Fields>, BodyError> {

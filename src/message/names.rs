@@ -149,6 +149,11 @@ impl FieldId {
         if candidate.as_str().as_bytes().eq_ignore_ascii_case(name) { candidate } else { Self::Other }
     }
 
+    /// All names in lower case, each at the place that its id says.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        KNOWN.iter().map(|(text, _)| *text)
+    }
+
     /// The name in lower case; empty for `Other`.
     pub fn as_str(self) -> &'static str {
         KNOWN.get(self as usize).map_or("", |(text, _)| text)

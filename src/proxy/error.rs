@@ -65,8 +65,10 @@ pub enum ProxyError {
     Gone,
     #[error("the client stopped taking the response")]
     Stalled,
-    #[error("a WebSocket to a cluster that is spoken to over HTTP/2")]
+    #[error("a WebSocket to an HTTP/2 upstream that does not take it")]
     UpgradeUnsupported,
+    #[error("a WebSocket is asked for without a key")]
+    UpgradeKey,
     #[error("the cluster has no endpoint")]
     NoEndpoints,
     #[error("every endpoint is busy and the queue is full")]
@@ -131,7 +133,8 @@ impl ProxyError {
             Self::BodyBroken(_) => row(400, "body_broken", Downstream, Never),
             Self::Gone => row(499, "client_gone", Downstream, Never),
             Self::Stalled => row(499, "client_stalled", Downstream, Never),
-            Self::UpgradeUnsupported => row(501, "upgrade_unsupported", Us, Never),
+            Self::UpgradeUnsupported => row(501, "upgrade_unsupported", Upstream, Never),
+            Self::UpgradeKey => row(400, "websocket_key", Downstream, Never),
             Self::NoEndpoints => row(503, "no_endpoints", Upstream, Never),
             Self::QueueFull => row(503, "queue_full", Upstream, Never),
             Self::QueueTimeout => row(503, "queue_timeout", Upstream, Never),

@@ -54,10 +54,6 @@ pub async fn forward<D: Downstream>(
     let (Some(route), Some(cluster)) = (request.route.clone(), request.cluster.clone()) else {
         return Err(ProxyError::RouteBroken);
     };
-    let http2 = cluster.spec().protocol == UpstreamProtocol::Http2;
-    if http2 && request.upgrade.eq_ignore_ascii_case(b"websocket") {
-        return Err(ProxyError::UpgradeUnsupported);
-    }
     cluster.budget().on_request();
     let hash = cluster.hash(&request.head, &request.ctx);
     let mut attempts =
@@ -229,7 +225,7 @@ impl Attempts<'_> {
                 h1::send(remote, request, down, self.body, deadline).await
             }
             Line::Http2(stream) => {
-                Box::pin(h2::send(stream, (endpoint, cluster, permit), request, down, deadline)).await
+                Box::pin(h2::send(stream, (endpoint, cluster, permit), request, down, self.body, deadline)).await
             }
         }
     }

@@ -23,6 +23,7 @@ pub mod respond;
 pub mod rest;
 pub mod retry;
 pub mod tunnel;
+mod websocket;
 pub mod worker;
 
 pub use error::ProxyError;

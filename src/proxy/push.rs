@@ -1,12 +1,17 @@
 //! How does a request's body move on while its answer is awaited or relayed, and whose fault is it when nothing moves?
 
 use super::error::ProxyError;
-use super::remote::{Remote, Wire};
+use super::remote::Remote;
 use super::request::{Downstream, Request};
 use crate::http1::{BodyError, Deadline, Limited, RelayError};
+use crate::message::{FieldId, hop};
+use http::StatusCode;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
+
+/// Informational responses before a final one. They wait for the client in memory, so that without end they would fill it.
+pub(super) const MAX_INFORMATIONAL: u32 = 32;
 
 /// Moves the request's body on, if there is more. A failure of the upstream alone is not one yet: its answer may be there.
 pub(super) fn push_body<D: Downstream>(
@@ -32,7 +37,7 @@ pub(super) fn push_body<D: Downstream>(
 }
 
 /// What the failure of a client's body means.
-pub(super) fn body_failed(error: BodyError) -> ProxyError {
+fn body_failed(error: BodyError) -> ProxyError {
     match error {
         BodyError::Io(_) | BodyError::Http2(_) | BodyError::Truncated => ProxyError::Gone,
         BodyError::TooLarge => ProxyError::BodyTooLarge,
@@ -69,13 +74,27 @@ pub(super) async fn await_head<D: Downstream, T>(
     .await
 }
 
+/// Passes an informational response on. 100 answers an expectation that ended here; others are for the client (RFC 9110
+/// section 15.2).
+pub(super) async fn inform<D: Downstream>(down: &mut D, request: &mut Request) {
+    let response = &mut request.response;
+    if response.status != StatusCode::CONTINUE {
+        let options = hop::connection_options(&response.fields);
+        hop::strip(&mut response.fields, options);
+        // RFC 9110 section 8.6: there is no body whose length it could be.
+        response.fields.remove(FieldId::ContentLength);
+        let version = request.head.version;
+        poll_fn(|cx| {
+            down.inform(cx, &request.response, version);
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
 /// Who did not move when the limit passed: a client whose body does not come, or the upstream.
 fn late(remote: &Remote) -> ProxyError {
-    let taken = match &remote.wire {
-        Wire::H1(conn) => conn.is_flushed(),
-        Wire::H2(_) => true,
-    };
-    if !remote.sent && remote.starved && taken { ProxyError::BodyTimeout } else { ProxyError::Timeout }
+    if !remote.sent && remote.starved && remote.is_flushed() { ProxyError::BodyTimeout } else { ProxyError::Timeout }
 }
 
 /// Waits for `work` as long as the client is there and the limit has not passed; then the error is `late`.

@@ -1,16 +1,16 @@
 //! What is the upstream's side of a request in flight, over HTTP/1 or HTTP/2?
 
-use super::h2::{IncomingBody, SlotSender, Stream};
+use super::h2::H2Wire;
+use super::tunnel::{self, Moved};
 use super::worker::Worker;
-use crate::http1::{BodyError, BodyKind, BodySource, Conn, RelayError, poll_relay};
+use crate::http1::{BodyError, BodyKind, BodySource, Conn, Deadline, RelayError, poll_relay};
 use crate::message::{Fields, hop};
 use crate::upstream::{Cluster, Endpoint, Permit, UpstreamStream};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-
-/// Largest piece handed to HTTP/2 at once: more would only wait in its buffers.
-const PIECE: usize = 64 * 1024;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The upstream's side of one attempt.
 pub struct Remote {
@@ -40,18 +40,8 @@ pub struct Remote {
 pub enum Wire {
     /// HTTP/1, our own engine.
     H1(Conn<UpstreamStream>),
-    /// HTTP/2 over hyper. Boxed: the rarer and larger of the two.
+    /// A stream of HTTP/2. Boxed: the rarer and larger of the two.
     H2(Box<H2Wire>),
-}
-
-/// A stream of an HTTP/2 connection.
-pub struct H2Wire {
-    /// Takes the request's body.
-    pub slot: SlotSender,
-    /// Gives the response's body; `None` before its head.
-    pub body: Option<IncomingBody>,
-    /// Its place on a connection; given back when dropped.
-    pub stream: Stream,
 }
 
 impl Remote {
@@ -70,20 +60,29 @@ impl Remote {
     ) -> Poll<Result<(), RelayError>> {
         match &mut self.wire {
             Wire::H1(conn) => poll_relay(cx, down, conn, moved, hop::strip_request_trailers),
-            Wire::H2(wire) => wire.slot.poll_push(cx, down, moved),
+            Wire::H2(wire) => wire.poll_push(cx, down, moved),
         }
     }
 
-    /// The next piece of the response's body as shared bytes, for HTTP/2 downstream.
-    pub fn take(&mut self, n: usize) -> Bytes {
-        match &mut self.wire {
-            Wire::H1(conn) => {
-                let n = n.min(PIECE);
-                let piece = Bytes::copy_from_slice(conn.data().get(..n).unwrap_or_default());
-                conn.consume(n);
-                piece
-            }
-            Wire::H2(wire) => wire.body.as_mut().map(|body| body.take(n)).unwrap_or_default(),
+    /// Whether all that was taken of the request's body has left.
+    pub fn is_flushed(&self) -> bool {
+        match &self.wire {
+            Wire::H1(conn) => conn.is_flushed(),
+            Wire::H2(wire) => !wire.is_held_up(),
+        }
+    }
+
+    /// Joins both sides after a switch of protocols.
+    pub async fn tunnel<S>(self, down: &mut Conn<S>, idle: Duration, deadline: &mut Deadline) -> Moved
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        match self.wire {
+            Wire::H1(mut up) => tunnel::run(down, &mut up, idle, deadline).await,
+            Wire::H2(mut wire) => match wire.tunnel() {
+                Some(up) => tunnel::run(down, &mut Conn::new(up), idle, deadline).await,
+                None => Moved::default(),
+            },
         }
     }
 
@@ -135,6 +134,13 @@ impl BodySource for Remote {
                     body.consume(n);
                 }
             }
+        }
+    }
+
+    fn take(&mut self, n: usize) -> Bytes {
+        match &mut self.wire {
+            Wire::H1(conn) => conn.take(n),
+            Wire::H2(wire) => wire.body.as_mut().map(|body| body.take(n)).unwrap_or_default(),
         }
     }
 

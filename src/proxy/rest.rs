@@ -58,10 +58,15 @@ impl AtWork {
     /// A connection takes up work; its own task says so.
     pub async fn begins(&self, connection: &Rc<Connection>) {
         poll_fn(|cx| {
-            self.all.borrow_mut().push((Rc::downgrade(connection), cx.waker().clone()));
+            self.add(connection, cx.waker());
             Poll::Ready(())
         })
         .await;
+    }
+
+    /// The same, with what wakes its task.
+    pub fn add(&self, connection: &Rc<Connection>, task: &Waker) {
+        self.all.borrow_mut().push((Rc::downgrade(connection), task.clone()));
         self.some.notify_one();
     }
 

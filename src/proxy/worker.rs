@@ -1,9 +1,9 @@
 //! What does one data-plane thread own, and what does it know of each downstream connection?
 
-use super::h2::Senders;
+use super::h2::Lines;
 use super::request::Request;
 use super::rest::{AtWork, Rest};
-use crate::http1::{Conn, Deadline};
+use crate::http1::Conn;
 use crate::lifecycle::Draining;
 use crate::message::{Scheme, TlsInfo};
 use crate::snapshot::{ListenerSnapshot, Shared};
@@ -34,7 +34,7 @@ pub struct Worker {
     /// Idle HTTP/1 connections to endpoints.
     pub pool: Pool<Conn<UpstreamStream>>,
     /// Open HTTP/2 connections to endpoints.
-    pub senders: Senders,
+    pub lines: Lines,
     /// Where records go.
     pub access_log: AccessLog,
     /// Whether new work is still taken.
@@ -47,8 +47,6 @@ pub struct Worker {
     listeners: RefCell<HashMap<Arc<str>, Rc<ListenerMetrics>>>,
     #[expect(clippy::vec_box, reason = "a request moves between here and its task as one pointer")]
     spare: RefCell<Vec<Box<Request>>>,
-    /// Deadlines of streams that have ended, their timers still armed: a timer costs most when it is armed and disarmed.
-    deadlines: RefCell<Vec<Deadline>>,
     date: Cell<(u64, [u8; 29])>,
 }
 
@@ -91,7 +89,7 @@ impl Worker {
         Rc::new(Self {
             shared,
             pool: Pool::new(),
-            senders: Senders::default(),
+            lines: Lines::default(),
             access_log,
             draining,
             connections,
@@ -99,7 +97,6 @@ impl Worker {
             registry,
             listeners: RefCell::default(),
             spare: RefCell::default(),
-            deadlines: RefCell::default(),
             date: Cell::new((0, [b' '; 29])),
         })
     }
@@ -115,21 +112,6 @@ impl Worker {
         if spare.len() < KEPT_REQUESTS && request.head.fields.capacity() < 64 * 1024 {
             request.clear();
             spare.push(request);
-        }
-    }
-
-    /// A limit `after` now, used before or new.
-    pub fn lend_deadline(&self, after: Duration) -> Deadline {
-        let Some(mut deadline) = self.deadlines.borrow_mut().pop() else { return Deadline::new(after) };
-        deadline.set(Instant::now() + after);
-        deadline
-    }
-
-    /// Takes a limit back.
-    pub fn give_back_deadline(&self, deadline: Deadline) {
-        let mut spare = self.deadlines.borrow_mut();
-        if spare.len() < KEPT_REQUESTS {
-            spare.push(deadline);
         }
     }
 
@@ -191,7 +173,7 @@ impl Worker {
             ticks.tick().await;
             let mut cx = Context::from_waker(std::task::Waker::noop());
             self.pool.sweep(Instant::now(), |conn| conn.is_idle(&mut cx));
-            self.senders.sweep();
+            self.lines.sweep();
             self.access_log.flush();
         }
     }

@@ -14,7 +14,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// The shared connections of one worker; `H` is a handle that opens streams, such as hyper's `SendRequest`.
+/// The shared connections of one worker; `H` is a handle that opens streams, such as h2's `SendRequest`.
 #[derive(Debug)]
 pub struct Shared<H> {
     slots: RefCell<HashMap<EndpointId, Slot<H>>>,

@@ -1,6 +1,8 @@
 //! What asks and answers when costs are counted exactly? Clients and an upstream that go in step, so that every round of requests
 //! wakes the proxy alike however busy the machine is, and a configuration under which the proxy does its full work.
 
+pub(crate) mod http2;
+
 use memchr::memmem;
 use std::fs;
 use std::io::{Read, Write};

@@ -1,7 +1,7 @@
 //! Does HTTP/2 work on both sides, and across to HTTP/1?
 
 use crate::harness::certs::Authority;
-use crate::harness::h2::{Exchange, H2Client, H2Upstream, header_map, request};
+use crate::harness::h2::{Exchange, H2Client, H2Upstream, collect, header_map, informational, request};
 use crate::harness::proxy::{everything_to, everything_to_with, routes};
 use crate::harness::upstream::{Peer, Upstream};
 use crate::harness::{until, within};
@@ -84,7 +84,7 @@ async fn many_streams_of_one_client_share_one_upstream_connection() {
         open.push((n, client.open(request("GET", &format!("http://a.test/{n}")), true).await.0));
     }
     for (n, response) in open {
-        let response = crate::harness::h2::collect(within("a response", response).await.unwrap()).await;
+        let response = collect(within("a response", response).await.unwrap()).await;
         assert_eq!(response.text(), format!("/{n}"));
     }
     assert_eq!(up.connection_count(), 1);
@@ -240,7 +240,7 @@ async fn a_client_that_reads_nothing_holds_an_http2_upstream_back() {
     })
     .await;
     assert!(stuck < WHOLE / 2, "{stuck} bytes went into a client that reads nothing");
-    let whole = crate::harness::h2::collect(response).await;
+    let whole = collect(response).await;
     assert!(whole.reset.is_none() && whole.body.len() >= WHOLE, "{}", whole.body.len());
 }
 
@@ -276,13 +276,92 @@ async fn header_lists_over_the_limit_are_answered_431() {
     assert_eq!(up.connections(), 0);
 }
 
+/// Informational responses, one of them only for the hop before, and a final one.
+const HINTS: &str = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: x-hop\r\nX-Hop: 1\r\n\r\n\
+                     HTTP/1.1 103 Early Hints\r\nLink: </b>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
 #[tokio::test]
-async fn informational_responses_do_not_end_an_http2_exchange() {
-    let up =
-        Upstream::raw("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-            .await;
+async fn informational_responses_reach_an_http2_client() {
+    let one = Upstream::raw(HINTS).await;
+    let two = H2Upstream::start(|mut exchange: Exchange| async move {
+        exchange.read().await;
+        exchange.inform(100, "x-a", "1");
+        exchange.inform(103, "link", "</a>");
+        exchange.inform(103, "link", "</b>");
+        exchange.reply(200, &[], b"ok", &[]);
+    })
+    .await;
+    for (address, settings) in [(one.address, "protocol: http1"), (two.address, "protocol: http2")] {
+        let proxy = routes(everything_to_with(&[&address], settings)).start().await;
+        let mut client = proxy.h2().await;
+        let (mut response, _stream) = client.open(request("GET", "http://a.test/"), true).await;
+        let hints = [(103, "</a>".to_owned()), (103, "</b>".to_owned())];
+        assert_eq!(informational(&mut response).await, hints, "{settings}");
+        let response = collect(within("the response", response).await.unwrap()).await;
+        assert_eq!((response.status, response.text()), (200, "ok"), "{settings}");
+    }
+}
+
+#[tokio::test]
+async fn informational_responses_of_an_http2_upstream_reach_an_http1_client() {
+    let up = H2Upstream::start(|mut exchange: Exchange| async move {
+        exchange.read().await;
+        exchange.inform(103, "link", "</a>");
+        exchange.reply(200, &[], b"ok", &[]);
+    })
+    .await;
+    let proxy = routes(everything_to_with(&[&up], "protocol: http2")).start().await;
+    let mut client = proxy.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    let head = client.response_head().await;
+    assert_eq!((head.status(), head.get("link")), (103, Some("</a>")));
+    let response = client.response().await;
+    assert_eq!((response.status(), response.text()), (200, "ok"));
+}
+
+#[tokio::test]
+async fn an_http2_upstream_that_switches_protocols_or_informs_without_end_is_malformed() {
+    for (status, times) in [(101, 1), (103, 40)] {
+        let up = H2Upstream::start(move |mut exchange: Exchange| async move {
+            exchange.read().await;
+            for _ in 0..times {
+                exchange.inform(status, "x-a", "1");
+            }
+            exchange.reply(200, &[], b"ok", &[]);
+        })
+        .await;
+        let proxy = routes(everything_to_with(&[&up], "protocol: http2, outlier: off")).start().await;
+        let mut client = proxy.h2().await;
+        assert_eq!(client.get("http", "a.test", "/").await.status, 502, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_waits_to_be_told_to_go_on_is_told_over_http2_too() {
+    let up = Upstream::echo().await;
     let proxy = routes(everything_to(&[&up])).start().await;
-    assert_eq!(proxy.h2().await.get("http", "a.test", "/").await.text(), "ok");
+    let mut client = proxy.h2().await;
+    let mut head = request("POST", "http://a.test/");
+    head.headers_mut().insert("expect", "100-continue".parse().unwrap());
+    let (mut response, mut stream) = client.open(head, false).await;
+    let first = within("100", std::future::poll_fn(|cx| response.poll_informational(cx))).await;
+    assert_eq!(first.unwrap().unwrap().status(), 100);
+    stream.send_data(Bytes::from_static(b"body"), true).unwrap();
+    assert_eq!(informational(&mut response).await, []);
+    assert_eq!(collect(within("the response", response).await.unwrap()).await.text(), "body");
+    assert!(!up.request().has("expect"));
+}
+
+#[tokio::test]
+async fn a_response_without_a_date_gets_one_over_http2() {
+    let dated = "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Length: 0\r\n\r\n";
+    for (reply, kept) in [("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false), (dated, true)] {
+        let up = Upstream::raw(reply).await;
+        let proxy = routes(everything_to(&[&up])).start().await;
+        let response = proxy.h2().await.get("http", "a.test", "/").await;
+        assert_eq!(response.get("date") == Some("Thu, 01 Jan 1970 00:00:00 GMT"), kept, "{response:?}");
+        assert_eq!(response.headers.get_all("date").iter().count(), 1);
+    }
 }
 
 #[tokio::test]
@@ -377,7 +456,7 @@ async fn events_come_one_by_one_over_http2_from_an_http1_upstream() {
         assert_eq!(event, format!("data: {n}\n\n"));
         next.notify_one();
     }
-    let end = crate::harness::h2::collect(response).await;
+    let end = collect(response).await;
     assert_eq!(end.text(), "");
 }
 
@@ -424,7 +503,7 @@ async fn a_large_body_goes_up_and_comes_back_between_all_versions() {
             let n = room.unwrap().unwrap().min(rest.len());
             stream.send_data(rest.split_to(n), rest.is_empty()).unwrap();
         }
-        let response = crate::harness::h2::collect(within("the response", response).await.unwrap()).await;
+        let response = collect(within("the response", response).await.unwrap()).await;
         assert!(response.body == body && response.reset.is_none(), "HTTP/2 to {settings}: {}", response.body.len());
     }
 }

@@ -265,16 +265,14 @@ async fn idle_connections_over_http2_are_closed_as_the_cluster_says() {
 }
 
 #[tokio::test]
-async fn a_websocket_to_a_cluster_of_http2_is_refused_with_a_reason() {
-    let up = H2Upstream::start(|mut exchange: Exchange| async move {
-        exchange.read().await;
-        exchange.reply(200, &[], b"no websocket", &[]);
-    })
-    .await;
-    let proxy = routes(everything_to_with(&[&up], "protocol: http2")).start().await;
-    let fields = [("Connection", "upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];
-    let response = proxy.client().await.request("GET", "a.test", "/", &fields, b"").await;
-    assert_eq!(response.status(), 501);
-    assert_eq!(reason(&proxy).await, (501, "upgrade_unsupported".into()));
-    assert!(up.requests().is_empty());
+async fn a_client_that_answers_no_ping_is_cut_off() {
+    let proxy = routes(everything_to(&[])).http("timeouts: { idle: 200ms, head: 200ms, keep_alive: 1h }").start().await;
+    let mut client = Client::over(tcp(proxy.http().await).await);
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00").await;
+    let (said, _) = client.rest().await;
+    assert!(said.windows(5).any(|bytes| bytes == b"\x00\x08\x06\x00\x00"), "no PING: {}", said.escape_ascii());
+    // A client that answers stays: the library does.
+    let mut client = proxy.h2().await;
+    let longer = tokio::time::timeout(Duration::from_millis(1000), client.closed());
+    assert!(longer.await.is_err(), "it was cut off");
 }

@@ -2,8 +2,8 @@
 
 use crate::harness::certs::Authority;
 use crate::harness::client::Client;
-use crate::harness::h2::{H2Client, request};
-use crate::harness::proxy::{everything_to, route_to, routes};
+use crate::harness::h2::{Exchange, H2Client, H2Upstream, request};
+use crate::harness::proxy::{everything_to, everything_to_with, route_to, routes};
 use crate::harness::upstream::{Peer, Upstream};
 use crate::harness::websocket::{ACCEPT, KEY, accept, handshake, text_frame, welcome};
 use crate::harness::wire::End;
@@ -28,6 +28,7 @@ async fn echo() -> Upstream {
 async fn connect(client: &mut H2Client, protocol: &str) -> (::h2::client::ResponseFuture, ::h2::SendStream<Bytes>) {
     client.extended_connect().await;
     let mut connect = request("CONNECT", "http://a.test/chat");
+    connect.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
     connect.extensions_mut().insert(::h2::ext::Protocol::from(protocol));
     client.open(connect, false).await
 }
@@ -265,4 +266,141 @@ async fn a_length_in_an_extended_connect_takes_nothing_from_the_next_request() {
     assert_eq!(proxy.get("a.test", "/next").await.status(), 401);
     assert!(up.requests().iter().all(|request| request.body.is_empty() && !request.has("content-length")));
     assert_eq!(up.requests().last().unwrap().head.target(), "/next");
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_answer_the_key_opens_no_tunnel_over_http2() {
+    for accept in ["", "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"] {
+        let up = Upstream::raw(format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{accept}\r\n"
+        ))
+        .await;
+        let proxy = routes(everything_to(&[&up])).start().await;
+        let mut client = proxy.h2().await;
+        let (response, _stream) = connect(&mut client, "websocket").await;
+        assert_eq!(within("the response", response).await.unwrap().status(), 502, "{accept:?}");
+        assert_eq!(proxy.access_log(1).await.remove(0)["reason"], "upstream_upgrade");
+    }
+}
+
+/// A WebSocket server over HTTP/2 that sends back what comes.
+async fn echo_over_http2() -> H2Upstream {
+    H2Upstream::start_with_connect(|mut exchange: Exchange| async move {
+        let asked = exchange.request.extensions().get::<::h2::ext::Protocol>().map(|p| p.as_str().to_owned());
+        exchange.note();
+        if asked.as_deref() != Some("websocket") {
+            return exchange.reply(400, &[], b"no websocket", &[]);
+        }
+        let mut out = exchange.head(200, &[("sec-websocket-protocol", "chat")], false);
+        while let Some(Ok(chunk)) = exchange.request.body_mut().data().await {
+            exchange.request.body_mut().flow_control().release_capacity(chunk.len()).unwrap();
+            if out.send_data(chunk, false).is_err() {
+                return;
+            }
+        }
+        let _ = out.send_data(Bytes::new(), true);
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_websocket_of_http1_passes_to_an_http2_upstream() {
+    let up = echo_over_http2().await;
+    let proxy = routes(everything_to_with(&[&up], "protocol: http2")).start().await;
+    let mut client = proxy.client().await;
+    client.send(handshake("a.test", "/chat?x=1")).await;
+    let head = client.response_head().await;
+    assert_eq!((head.status(), head.get("sec-websocket-accept")), (101, Some(ACCEPT)));
+    assert_eq!((head.get("upgrade"), head.get("sec-websocket-protocol")), (Some("websocket"), Some("chat")));
+    for text in ["hello", "again"] {
+        let frame = text_frame(text, true);
+        client.send(&frame).await;
+        assert_eq!(client.exactly(frame.len()).await.unwrap(), frame);
+    }
+    client.half_close().await;
+    assert_eq!(client.end().await, End::Fin);
+    let seen = up.request();
+    assert_eq!((seen.method.as_str(), seen.uri.path_and_query().unwrap().as_str()), ("CONNECT", "/chat?x=1"));
+    assert_eq!((seen.get("sec-websocket-version"), seen.get("sec-websocket-key")), (Some("13"), None));
+    let record = proxy.access_log(1).await.remove(0);
+    assert_eq!((record["status"].as_u64(), record["bytes_in"].as_u64()), (Some(101), Some(22)), "{record}");
+}
+
+#[tokio::test]
+async fn a_websocket_passes_from_http2_to_http2() {
+    let up = echo_over_http2().await;
+    let proxy = routes(everything_to_with(&[&up], "protocol: http2")).start().await;
+    let mut client = proxy.h2().await;
+    let (response, mut stream) = connect(&mut client, "websocket").await;
+    let mut response = within("the response", response).await.unwrap();
+    assert_eq!((response.status(), response.headers().get("sec-websocket-accept")), (http::StatusCode::OK, None));
+    assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
+    stream.send_data(Bytes::from_static(b"hello"), false).unwrap();
+    assert_eq!(within("the echo", response.body_mut().data()).await.unwrap().unwrap(), "hello");
+    stream.send_data(Bytes::new(), true).unwrap();
+    assert!(within("the end", response.body_mut().data()).await.is_none_or(|chunk| chunk.is_ok_and(|c| c.is_empty())));
+}
+
+#[tokio::test]
+async fn an_http2_upstream_that_takes_no_websocket_is_told_of_by_501() {
+    let up = H2Upstream::start(|mut exchange: Exchange| async move {
+        exchange.read().await;
+        exchange.reply(200, &[], b"no websocket", &[]);
+    })
+    .await;
+    let proxy = routes(everything_to_with(&[&up], "protocol: http2")).start().await;
+    let mut client = proxy.client().await;
+    client.send(handshake("a.test", "/chat")).await;
+    assert_eq!(client.response().await.status(), 501);
+    let mut client = proxy.h2().await;
+    let (response, _stream) = connect(&mut client, "websocket").await;
+    assert_eq!(within("the response", response).await.unwrap().status(), 501);
+    assert_eq!(proxy.access_log(2).await.remove(1)["reason"], "upgrade_unsupported");
+    assert!(up.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_websocket_without_a_key_reaches_no_http2_upstream() {
+    let up = echo_over_http2().await;
+    let proxy = routes(everything_to_with(&[&up], "protocol: http2")).start().await;
+    let key = format!("Sec-WebSocket-Key: {KEY}\r\n");
+    for wrong in ["", "Sec-WebSocket-Key: short\r\n"] {
+        let mut client = proxy.client().await;
+        client.send(handshake("a.test", "/chat").replace(&key, wrong)).await;
+        assert_eq!(client.response().await.status(), 400, "{wrong:?}");
+    }
+    assert!(up.requests().is_empty());
+}
+
+#[tokio::test]
+async fn an_http2_upstream_that_declines_a_websocket_is_heard() {
+    let up = H2Upstream::start_with_connect(|mut exchange: Exchange| async move {
+        exchange.reply(403, &[], b"no", &[]);
+    })
+    .await;
+    let proxy = routes(everything_to_with(&[&up], "protocol: http2")).start().await;
+    let mut client = proxy.client().await;
+    client.send(handshake("a.test", "/")).await;
+    let response = client.response().await;
+    assert_eq!((response.status(), response.text()), (403, "no"));
+    let mut client = proxy.h2().await;
+    let (response, _stream) = connect(&mut client, "websocket").await;
+    let response = crate::harness::h2::collect(within("the response", response).await.unwrap()).await;
+    assert_eq!((response.status, response.text()), (403, "no"));
+}
+
+#[tokio::test]
+async fn a_tunnel_whose_client_vanishes_is_recorded_and_counted_no_more() {
+    let up = echo().await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client = proxy.h2().await;
+    let (response, mut stream) = connect(&mut client, "websocket").await;
+    let mut response = within("the response", response).await.unwrap();
+    stream.send_data(Bytes::from_static(b"hello"), false).unwrap();
+    assert_eq!(within("the echo", response.body_mut().data()).await.unwrap().unwrap(), "hello");
+    assert_eq!(proxy.metric("tidegate_upgrades_open", &[]).await, 1.0);
+    client.vanish();
+    let record = proxy.access_log(1).await.remove(0);
+    assert_eq!((record["bytes_in"].as_u64(), record["bytes_out"].as_u64()), (Some(5), Some(5)), "{record}");
+    assert_eq!(proxy.metric("tidegate_upgrades_open", &[]).await, 0.0);
 }

@@ -1,6 +1,6 @@
 //! Is a request over HTTP/2 one request when it goes on over HTTP/1?
 //!
-//! Heads are what the library under hyper lets through: any name, value, target and authority that its types can hold.
+//! Heads are what the library of frames lets through: any name, value, target and authority that its types can hold.
 
 use crate::gate;
 use crate::mutate::{mutated, tries};

@@ -6,10 +6,9 @@ use crate::message::{FieldId, Io, Version, hop};
 use crate::proxy::error::ProxyError;
 use crate::proxy::pipeline;
 use crate::proxy::push::push_body;
-use crate::proxy::remote::{Remote, Wire};
+use crate::proxy::remote::Remote;
 use crate::proxy::request::{Downstream, Request};
 use crate::proxy::respond::{self, Answer};
-use crate::proxy::tunnel;
 use crate::proxy::worker::Connection;
 use crate::snapshot::ListenerSnapshot;
 use crate::telemetry::connections::Spoken;
@@ -155,7 +154,6 @@ pub(super) async fn switch(
     remote: Remote,
     deadline: &mut Deadline,
 ) -> After {
-    let Wire::H1(mut up) = remote.wire else { return After::Abort };
     let response = &mut request.response;
     request.ctx.status = response.status.as_u16();
     let protocol = response.fields.get(FieldId::Upgrade).unwrap_or_default().to_vec();
@@ -172,7 +170,7 @@ pub(super) async fn switch(
     let idle = request.route.as_ref().map_or(listener.spec.timeouts.idle, |route| route.spec.idle_timeout);
     connection.metrics.upgrades.add(1);
     connection.shown.speaks(Spoken::Tunnel);
-    let moved = tunnel::run(conn, &mut up, idle, deadline).await;
+    let moved = remote.tunnel(conn, idle, deadline).await;
     connection.metrics.upgrades.sub(1);
     (request.ctx.bytes_in, request.ctx.bytes_out) = (moved.up, moved.down);
     After::Gone

@@ -3,20 +3,17 @@
 use crate::http1::{BodyKind, BodyReader, BodyWriter, Conn, Deadline, HeadLimits, ReadHeadError, compose, framing};
 use crate::message::{FieldId, Version, hop};
 use crate::proxy::error::ProxyError;
-use crate::proxy::push::await_head;
+use crate::proxy::push::{MAX_INFORMATIONAL, await_head, inform};
 use crate::proxy::remote::{Remote, Wire};
 use crate::proxy::request::{Downstream, Request};
+use crate::proxy::websocket;
 use crate::upstream::{Outcome, UpstreamStream};
 use http::{Method, StatusCode};
-use std::future::poll_fn;
 use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 /// What an upstream's head may hold.
 const RESPONSE_LIMITS: HeadLimits = HeadLimits { bytes: 128 * 1024, target: 0, fields: 250 };
-
-/// Informational responses before a final one. They wait for the client in memory, so that without end they would fill it.
-const MAX_INFORMATIONAL: u32 = 32;
 
 /// Sends the request and waits for the head of the answer.
 pub(in crate::proxy) async fn send<D: Downstream>(
@@ -86,26 +83,19 @@ async fn answer_head<D: Downstream>(
         if !status.is_informational() {
             return Ok(());
         }
-        // 100 answers an expectation that ended here; others are for the client (RFC 9110 section 15.2).
-        if status != StatusCode::CONTINUE {
-            let options = hop::connection_options(&request.response.fields);
-            hop::strip(&mut request.response.fields, options);
-            // RFC 9110 section 8.6: there is no body whose length it could be.
-            request.response.fields.remove(FieldId::ContentLength);
-            poll_fn(|cx| {
-                down.inform(cx, &request.response, request.head.version);
-                Poll::Ready(())
-            })
-            .await;
-        }
+        inform(down, request).await;
     }
     Err(ProxyError::Malformed)
 }
 
-/// Whether a 101 was asked for, and is for the protocol that was asked for (CVE-2026-2833).
+/// Whether a 101 was asked for, and is for the protocol that was asked for (CVE-2026-2833). Where the key is our own, nobody else
+/// looks at the answer to it (RFC 6455 section 4.1).
 fn upgrade_fits(request: &Request) -> bool {
-    let got = request.response.fields.get(FieldId::Upgrade).unwrap_or_default();
-    !got.is_empty() && hop::tokens(&request.upgrade).any(|asked| asked.eq_ignore_ascii_case(got))
+    let response = &request.response.fields;
+    let got = response.get(FieldId::Upgrade).unwrap_or_default();
+    let asked = !got.is_empty() && hop::tokens(&request.upgrade).any(|asked| asked.eq_ignore_ascii_case(got));
+    let ours = request.head.version == Version::Http2;
+    asked && (!ours || websocket::is_accepted(&request.head.fields, response))
 }
 
 fn poll_head(cx: &mut Context<'_>, remote: &mut Remote, request: &mut Request) -> Poll<Result<(), ProxyError>> {

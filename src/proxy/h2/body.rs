@@ -1,47 +1,45 @@
-//! How do bodies cross between hyper's frames and our pieces of bytes?
+//! How are the bodies of HTTP/2 streams read and written, with flow control?
 
 use super::convert;
-use crate::http1::{BodyError, BodySource, RelayError};
-use crate::message::{Fields, hop};
-use crate::message::{ResponseHead, Version};
-use crate::proxy::request::Downstream;
+use crate::http1::{BodyError, BodySource};
+use crate::message::Fields;
 use bytes::{Buf, Bytes};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use std::cell::RefCell;
-use std::io;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use h2::{RecvStream, SendStream};
+use std::task::{Context, Poll, ready};
 
-/// A body that hyper received: a request's downstream, a response's upstream. Flow control follows what is taken.
+/// What is claimed of the windows for one piece: a frame of the size that everybody takes. More would be kept from other streams.
+const CLAIM: usize = 16 * 1024;
+
+/// A body that is received: a request's downstream, a response's upstream. Flow control follows what is taken.
 #[derive(Debug)]
-pub struct IncomingBody {
-    body: Incoming,
+pub(in crate::proxy) struct RecvBody {
+    stream: RecvStream,
     data: Bytes,
     trailers: Option<Fields>,
     ended: bool,
 }
 
-impl IncomingBody {
+impl RecvBody {
     /// A body at its start.
-    pub fn new(body: Incoming) -> Self {
-        let ended = body.is_end_stream();
-        Self { body, data: Bytes::new(), trailers: None, ended }
+    pub(super) fn new(stream: RecvStream) -> Self {
+        let ended = stream.is_end_stream();
+        Self { stream, data: Bytes::new(), trailers: None, ended }
     }
 
     /// Whether there is nothing to read.
-    pub fn is_ended(&self) -> bool {
+    pub(super) fn is_ended(&self) -> bool {
         self.ended && self.data.is_empty()
     }
 
-    /// The first `n` bytes without a copy.
-    pub fn take(&mut self, n: usize) -> Bytes {
-        self.data.split_to(n.min(self.data.len()))
+    fn poll_trailers(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        let trailers = ready!(self.stream.poll_trailers(cx)).map_err(BodyError::Http2)?;
+        self.trailers = trailers.map(|map| convert::to_fields(&map));
+        self.ended = true;
+        Poll::Ready(Ok(()))
     }
 }
 
-impl BodySource for IncomingBody {
+impl BodySource for RecvBody {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<usize>, BodyError>> {
         loop {
             if !self.data.is_empty() {
@@ -50,16 +48,15 @@ impl BodySource for IncomingBody {
             if self.ended {
                 return Poll::Ready(Ok(None));
             }
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                None => self.ended = true,
+            match ready!(self.stream.poll_data(cx)) {
+                None => ready!(self.poll_trailers(cx))?,
                 Some(Err(error)) => return Poll::Ready(Err(BodyError::Http2(error))),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.data = data,
-                    Err(frame) => {
-                        self.trailers = frame.into_trailers().ok().map(|map| convert::to_fields(&map));
-                        self.ended = true;
-                    }
-                },
+                Some(Ok(data)) => {
+                    // Never more than was received, so that it cannot fail.
+                    let _ = self.stream.flow_control().release_capacity(data.len());
+                    self.ended = self.stream.is_end_stream();
+                    self.data = data;
+                }
             }
         }
     }
@@ -72,128 +69,32 @@ impl BodySource for IncomingBody {
         self.data.advance(n.min(self.data.len()));
     }
 
+    fn take(&mut self, n: usize) -> Bytes {
+        self.data.split_to(n.min(self.data.len()))
+    }
+
     fn take_trailers(&mut self) -> Result<Option<Fields>, BodyError> {
         Ok(self.trailers.take())
     }
 }
 
-impl Downstream for IncomingBody {
-    /// A reset stream drops the future that serves it: there is nothing to watch.
-    fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<io::Error> {
-        Poll::Pending
-    }
-
-    /// hyper sends no informational responses.
-    fn inform(&mut self, _cx: &mut Context<'_>, _head: &ResponseHead, _version: Version) {}
-}
-
-/// One frame on its way from the exchange to hyper. Both ends live on one thread.
-#[derive(Debug, Default)]
-struct Slot {
-    frame: Option<Frame<Bytes>>,
-    ended: bool,
-    aborted: bool,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-}
-
-/// The end that the exchange pushes a request's body into. Dropped before the end, it resets the stream.
-#[derive(Debug)]
-pub struct SlotSender(Rc<RefCell<Slot>>);
-
-/// The end that hyper reads: the request's body towards an HTTP/2 upstream.
-#[derive(Debug)]
-pub struct SlotBody(Rc<RefCell<Slot>>);
-
-/// The exchange gave the request up.
+/// The stream takes nothing any more.
 #[derive(Debug, thiserror::Error)]
-#[error("the request was given up")]
-pub struct Aborted;
+#[error("the stream takes nothing any more")]
+pub(super) struct Closed;
 
-/// A sender and its body; `ended`: there is nothing to send, but maybe these trailers.
-pub(super) fn slot(ended: bool, last: Option<Fields>) -> (SlotSender, SlotBody) {
-    let slot = Rc::new(RefCell::new(Slot { ended, frame: last.and_then(trailers), ..Slot::default() }));
-    (SlotSender(Rc::clone(&slot)), SlotBody(slot))
-}
-
-impl SlotSender {
-    /// Moves pieces from the client to hyper until the end, one at a time.
-    pub fn poll_push<B: BodySource>(
-        &mut self,
-        cx: &mut Context<'_>,
-        down: &mut B,
-        moved: &mut u64,
-    ) -> Poll<Result<(), RelayError>> {
-        loop {
-            let mut slot = self.0.borrow_mut();
-            if slot.ended {
-                return Poll::Ready(Ok(()));
-            }
-            if slot.frame.is_some() {
-                slot.writer = Some(cx.waker().clone());
-                return Poll::Pending;
-            }
-            match ready!(down.poll_data(cx)).map_err(RelayError::Source)? {
-                Some(n) => {
-                    slot.frame = Some(Frame::data(Bytes::copy_from_slice(down.data().get(..n).unwrap_or_default())));
-                    down.consume(n);
-                    *moved += n as u64;
-                }
-                None => {
-                    slot.frame = down.take_trailers().map_err(RelayError::Source)?.and_then(trailers);
-                    slot.ended = true;
-                }
-            }
-            if let Some(reader) = slot.reader.take() {
-                reader.wake();
-            }
+/// How much of `n` bytes the other side takes now; something, when it is ready.
+pub(super) fn poll_room(stream: &mut SendStream<Bytes>, cx: &mut Context<'_>, n: usize) -> Poll<Result<usize, Closed>> {
+    let claim = n.min(CLAIM);
+    stream.reserve_capacity(claim);
+    loop {
+        let room = stream.capacity();
+        if room > 0 {
+            return Poll::Ready(Ok(room.min(n)));
         }
-    }
-}
-
-fn trailers(mut fields: Fields) -> Option<Frame<Bytes>> {
-    hop::strip_request_trailers(&mut fields);
-    (!fields.is_empty()).then(|| Frame::trailers(convert::to_map(&fields)))
-}
-
-impl Drop for SlotSender {
-    fn drop(&mut self) {
-        let mut slot = self.0.borrow_mut();
-        slot.aborted = !slot.ended;
-        if let Some(reader) = slot.reader.take() {
-            reader.wake();
+        match ready!(stream.poll_capacity(cx)) {
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => return Poll::Ready(Err(Closed)),
         }
-    }
-}
-
-impl Body for SlotBody {
-    type Data = Bytes;
-    type Error = Aborted;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-        let mut slot = self.0.borrow_mut();
-        if let Some(frame) = slot.frame.take() {
-            if let Some(writer) = slot.writer.take() {
-                writer.wake();
-            }
-            return Poll::Ready(Some(Ok(frame)));
-        }
-        if slot.aborted {
-            return Poll::Ready(Some(Err(Aborted)));
-        }
-        if slot.ended {
-            return Poll::Ready(None);
-        }
-        slot.reader = Some(cx.waker().clone());
-        Poll::Pending
-    }
-
-    fn is_end_stream(&self) -> bool {
-        let slot = self.0.borrow();
-        slot.ended && slot.frame.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        if self.is_end_stream() { SizeHint::with_exact(0) } else { SizeHint::default() }
     }
 }

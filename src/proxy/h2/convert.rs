@@ -1,10 +1,15 @@
-//! How do hyper's heads become ours, and ours hyper's?
+//! How do heads as the HTTP/2 library has them become ours, and ours its?
 
 use crate::http1::{BodyKind, FramingError, framing};
-use crate::message::{FieldId, Fields, RequestHead, ResponseHead, Version};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, request, response};
+use crate::message::{Field, FieldId, Fields, RequestHead, ResponseHead, Version};
+use h2::ext::Protocol;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header, request};
+use std::sync::LazyLock;
 
-/// Our fields from hyper's. Cookie lines are joined again (RFC 9113 section 8.2.3).
+/// The names that have an id, made once: to make one costs more than all else of a field.
+static NAMES: LazyLock<Vec<HeaderName>> = LazyLock::new(|| FieldId::names().map(HeaderName::from_static).collect());
+
+/// Our fields from the library's. Cookie lines are joined again (RFC 9113 section 8.2.3).
 pub(super) fn to_fields(map: &HeaderMap) -> Fields {
     let mut fields = Fields::default();
     copy_fields(map, &mut fields);
@@ -12,32 +17,53 @@ pub(super) fn to_fields(map: &HeaderMap) -> Fields {
 }
 
 fn copy_fields(map: &HeaderMap, fields: &mut Fields) {
+    let mut cookies = false;
     for (name, value) in map {
-        if name != http::header::COOKIE {
+        if name != header::COOKIE {
             fields.push(name.as_str().as_bytes(), value.as_bytes());
+        } else if !std::mem::replace(&mut cookies, true) {
+            let mut lines = map.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+            match (lines.next(), lines.next()) {
+                (Some(only), None) => fields.push_known(FieldId::Cookie, only),
+                _ => {
+                    let lines: Vec<_> = map.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+                    fields.push_known(FieldId::Cookie, &lines.join(&b"; "[..]));
+                }
+            }
         }
-    }
-    let cookies: Vec<&[u8]> = map.get_all(http::header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if !cookies.is_empty() {
-        fields.push_known(FieldId::Cookie, &cookies.join(&b"; "[..]));
     }
 }
 
-/// hyper's fields from ours; what HTTP/2 does not know is left out.
+/// The library's fields from ours; what HTTP/2 does not know is left out (RFC 9113 section 8.2.2).
 pub(super) fn to_map(fields: &Fields) -> HeaderMap {
-    let mut map = HeaderMap::with_capacity(fields.len() + 4);
-    for field in fields.iter() {
-        if field.id == FieldId::Host {
-            continue;
-        }
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(field.name), HeaderValue::from_bytes(field.value)) {
+    let names = &*NAMES;
+    let mut map = HeaderMap::with_capacity(fields.len() + 2);
+    for field in fields.iter().filter(is_known_to_http2) {
+        let name = match names.get(field.id as usize) {
+            Some(name) => Ok(name.clone()),
+            None => HeaderName::from_bytes(field.name),
+        };
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(field.value)) {
             map.append(name, value);
         }
     }
     map
 }
 
-/// Fills our head from a request that hyper received.
+fn is_known_to_http2(field: &Field<'_>) -> bool {
+    match field.id {
+        FieldId::Host
+        | FieldId::Connection
+        | FieldId::KeepAlive
+        | FieldId::ProxyConnection
+        | FieldId::TransferEncoding
+        | FieldId::Upgrade => false,
+        FieldId::Te => field.value == b"trailers",
+        _ => true,
+    }
+}
+
+/// Fills our head from a request that was received.
 pub(super) fn request_head(parts: &request::Parts, head: &mut RequestHead) {
     head.clear();
     head.method = parts.method.clone();
@@ -47,7 +73,7 @@ pub(super) fn request_head(parts: &request::Parts, head: &mut RequestHead) {
     if let Some(authority) = parts.uri.authority() {
         head.raw_authority.extend_from_slice(authority.as_str().as_bytes());
     }
-    if let Some(protocol) = parts.extensions.get::<hyper::ext::Protocol>() {
+    if let Some(protocol) = parts.extensions.get::<Protocol>() {
         head.protocol.extend_from_slice(protocol.as_str().as_bytes());
     }
     copy_fields(&parts.headers, &mut head.fields);
@@ -65,8 +91,8 @@ pub(super) fn body_kind(head: &RequestHead, ended: bool) -> Result<BodyKind, Fra
     }
 }
 
-/// hyper's request from ours.
-pub(super) fn to_request<B>(head: &RequestHead, tls: bool, body: B) -> Option<Request<B>> {
+/// The library's request from ours; with a `protocol`, an extended CONNECT that asks for it (RFC 8441 section 4).
+pub(super) fn to_request(head: &RequestHead, tls: bool, protocol: Option<Protocol>) -> Option<Request<()>> {
     let authority = head.fields.get(FieldId::Host).and_then(|host| std::str::from_utf8(host).ok())?;
     let mut target = String::with_capacity(head.path.len());
     push_encoded(&mut target, &head.path);
@@ -76,11 +102,17 @@ pub(super) fn to_request<B>(head: &RequestHead, tls: bool, body: B) -> Option<Re
     }
     let scheme = if tls { "https" } else { "http" };
     let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(target).build().ok()?;
-    let mut request = Request::new(body);
+    let mut request = Request::new(());
     *request.method_mut() = head.method.clone();
     *request.uri_mut() = uri;
     *request.version_mut() = http::Version::HTTP_2;
     *request.headers_mut() = to_map(&head.fields);
+    if let Some(protocol) = protocol {
+        *request.method_mut() = Method::CONNECT;
+        // RFC 8441 section 5: nobody answers it.
+        request.headers_mut().remove(header::SEC_WEBSOCKET_KEY);
+        request.extensions_mut().insert(protocol);
+    }
     Some(request)
 }
 
@@ -101,17 +133,17 @@ fn push_encoded(target: &mut String, text: &str) {
     }
 }
 
-/// Fills our head from a response that hyper received.
-pub(super) fn response_head(parts: &response::Parts, head: &mut ResponseHead) {
+/// Fills our head from a response that was received.
+pub(super) fn response_head<B>(response: &Response<B>, head: &mut ResponseHead) {
     head.clear();
-    head.status = parts.status;
+    head.status = response.status();
     head.version = Version::Http2;
-    copy_fields(&parts.headers, &mut head.fields);
+    copy_fields(response.headers(), &mut head.fields);
 }
 
-/// hyper's response from ours.
-pub(super) fn to_response<B>(head: &ResponseHead, body: B) -> Response<B> {
-    let mut response = Response::new(body);
+/// The library's response from ours.
+pub(super) fn to_response(head: &ResponseHead) -> Response<()> {
+    let mut response = Response::new(());
     *response.status_mut() = head.status;
     *response.headers_mut() = to_map(&head.fields);
     response
@@ -133,12 +165,35 @@ mod tests {
     }
 
     #[test]
+    fn names_with_an_id_are_the_same_names_in_http2() {
+        for (id, text) in FieldId::names().enumerate() {
+            assert_eq!((NAMES[id].as_str(), FieldId::of(text.as_bytes()) as usize), (text, id));
+        }
+        assert!(NAMES.get(FieldId::Other as usize).is_none());
+    }
+
+    #[test]
+    fn what_belongs_to_a_connection_never_goes_out_over_http2() {
+        let mut fields = Fields::default();
+        for name in ["connection", "Keep-Alive", "proxy-connection", "Transfer-Encoding", "upgrade", "host", "TE"] {
+            fields.push(name.as_bytes(), b"x");
+        }
+        fields.push(b"X-A", b"1");
+        fields.push(b"te", b"trailers");
+        let map = to_map(&fields);
+        assert_eq!(
+            (map.len(), map.get("x-a").unwrap().as_bytes(), map["te"].as_bytes()),
+            (2, &b"1"[..], &b"trailers"[..])
+        );
+    }
+
+    #[test]
     fn every_printable_character_of_a_target_reaches_http2() {
         let mut head = RequestHead::sample(http::Method::GET, "a.test", "/");
         head.fields.push(b"host", b"a.test");
         for byte in (b'!'..=b'~').filter(|byte| !b"#?".contains(byte)) {
             head.path = format!("/{}", char::from(byte));
-            let request = to_request(&head, false, ()).unwrap_or_else(|| panic!("{:?} is refused", head.path));
+            let request = to_request(&head, false, None).unwrap_or_else(|| panic!("{:?} is refused", head.path));
             let path = request.uri().path();
             assert!(path == head.path || path == format!("/%{byte:02X}"), "{path}");
         }

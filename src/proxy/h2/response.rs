@@ -1,172 +1,141 @@
-//! What body does hyper send downstream: a whole one of ours, or one that is relayed as hyper asks for it?
+//! How does a response go down an HTTP/2 stream: our own, a relayed one, a switch of protocols?
 
-use super::body::IncomingBody;
-use super::connection::Guard;
-use super::convert;
-use crate::http1::BodySource;
-use crate::message::hop;
+use super::downstream::{Open, lent};
+use super::inbound::Inbound;
+use super::pump::{Failed, Pump};
+use crate::http1::{BodyKind, Conn, Deadline};
+use crate::message::{FieldId, hop};
 use crate::proxy::error::ProxyError;
+use crate::proxy::pipeline;
 use crate::proxy::push::push_body;
 use crate::proxy::remote::Remote;
-use crate::proxy::request::Request;
-use crate::proxy::worker::Connection;
-use crate::snapshot::ListenerSnapshot;
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use std::pin::Pin;
-use std::rc::Rc;
-use std::sync::Arc;
+use crate::proxy::request::{Downstream, Request};
+use crate::proxy::respond::{self, Answer};
+use crate::proxy::worker::ListenerMetrics;
+use http::StatusCode;
+use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::time::Instant;
 
-/// A response body for hyper.
-pub(crate) enum ResponseBody {
-    /// Nothing, or nothing any more.
-    Empty,
-    /// All of it.
-    Full(Bytes),
-    /// Relayed from the upstream.
-    Relay(Box<Relay>),
-}
-
-/// A request whose response is being relayed. Dropped at its end, or early when the client resets the stream: either way it
-/// is counted and recorded then.
-pub(crate) struct Relay {
-    pub(super) open: Open,
-    pub(super) remote: Option<Remote>,
-    pub(super) source: IncomingBody,
-    /// Cuts the stream when neither body moved for `idle`, whether hyper asks for more or not.
-    pub(super) guard: Rc<Guard>,
-    pub(super) idle: Duration,
-    pub(super) ended: bool,
-}
-
-/// A request that has begun; ends it when dropped.
-pub(crate) struct Open {
-    pub(super) connection: Rc<Connection>,
-    pub(super) listener: Arc<ListenerSnapshot>,
-    request: Option<Box<Request>>,
-}
-
-impl Open {
-    pub(super) fn new(connection: &Rc<Connection>, listener: Arc<ListenerSnapshot>, request: Box<Request>) -> Self {
-        connection.metrics.in_flight.add(1);
-        connection.metrics.http2.add(1);
-        connection.shown.request();
-        Self { connection: Rc::clone(connection), listener, request: Some(request) }
+/// Sends an answer of our own. Who does not take it in time is reset.
+pub(super) async fn own(open: &mut Open, down: &mut Inbound, answer: Answer, deadline: &mut Deadline) {
+    let Open { connection, listener, request, .. } = open;
+    let request = lent(request);
+    let Answer { mut head, body } = answer;
+    request.ctx.status = head.status.as_u16();
+    let sends = respond::sends_body(&request.head.method, head.status);
+    pipeline::finish_own(listener, &mut head, &connection.worker.date());
+    if !matches!(head.status.as_u16(), 204 | 304) {
+        head.fields.set(FieldId::ContentLength, itoa::Buffer::new().format(body.len()).as_bytes());
     }
+    let nothing = !sends || body.is_empty();
+    if down.begin(&head, nothing).is_err() || nothing {
+        return;
+    }
+    request.ctx.bytes_out = body.len() as u64;
+    deadline.set(Instant::now() + listener.spec.timeouts.idle);
+    let (mut pump, mut moved) = (Pump::whole(body), 0);
+    poll_fn(|cx| {
+        let Ok(out) = down.out() else { return Poll::Ready(()) };
+        if pump.poll_whole(cx, out, &mut moved).is_ready() || down.poll_gone(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        deadline.poll(cx)
+    })
+    .await;
+}
 
-    /// The request; there until this is dropped.
-    pub(super) fn request(&mut self) -> &mut Request {
-        self.request.get_or_insert_with(Box::default)
+/// Sends the response on: both bodies move at once, until the response's end.
+pub(super) async fn relay(
+    open: &mut Open,
+    down: &mut Inbound,
+    mut remote: Remote,
+    deadline: &mut Deadline,
+) -> Result<(), ProxyError> {
+    let idle = open.idle_limit();
+    let Open { connection, request, .. } = open;
+    let request = lent(request);
+    request.ctx.status = request.response.status.as_u16();
+    // RFC 9110 section 6.6.1.
+    if !request.response.fields.has(FieldId::Date) {
+        request.response.fields.push_known(FieldId::Date, &connection.worker.date());
+    }
+    let nothing = matches!(remote.body, BodyKind::None | BodyKind::Length(0));
+    down.begin(&request.response, nothing)?;
+    if !nothing {
+        deadline.set(request.limit(idle));
+        let mut pump = Pump::default();
+        poll_fn(|cx| both_bodies(cx, &mut pump, request, down, &mut remote, (idle, deadline))).await?;
+    }
+    remote.release(&connection.worker);
+    Ok(())
+}
+
+fn both_bodies(
+    cx: &mut Context<'_>,
+    pump: &mut Pump,
+    request: &mut Request,
+    down: &mut Inbound,
+    remote: &mut Remote,
+    (idle, deadline): (Duration, &mut Deadline),
+) -> Poll<Result<(), ProxyError>> {
+    let before = (request.ctx.bytes_in, request.ctx.bytes_out);
+    push_body(cx, remote, request, down)?;
+    let out = down.out()?;
+    match pump.poll(cx, remote, out, &mut request.ctx.bytes_out, hop::strip_response_trailers) {
+        Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+        Poll::Ready(Err(Failed::Source(_))) => return Poll::Ready(Err(ProxyError::Cut)),
+        Poll::Ready(Err(Failed::Sink)) => return Poll::Ready(Err(ProxyError::Gone)),
+        Poll::Pending => {}
+    }
+    if down.poll_gone(cx).is_ready() {
+        return Poll::Ready(Err(ProxyError::Gone));
+    }
+    if (request.ctx.bytes_in, request.ctx.bytes_out) != before {
+        deadline.set(request.limit(idle));
+    }
+    // What came and did not leave waits for the client.
+    let late = if pump.is_held_up() { ProxyError::Stalled } else { ProxyError::Timeout };
+    deadline.poll(cx).map(|()| Err(late))
+}
+
+/// 101 of the upstream is 200 for an extended CONNECT; then both streams are joined.
+pub(super) async fn switch(
+    open: &mut Open,
+    down: &mut Inbound,
+    remote: Remote,
+    deadline: &mut Deadline,
+) -> Result<(), ProxyError> {
+    let idle = open.idle_limit();
+    let Open { connection, request, .. } = open;
+    let request = lent(request);
+    let response = &mut request.response;
+    response.status = StatusCode::OK;
+    request.ctx.status = 200;
+    let options = hop::connection_options(&response.fields);
+    hop::strip(&mut response.fields, options);
+    response.fields.remove(FieldId::SecWebSocketAccept);
+    response.fields.remove(FieldId::ContentLength);
+    down.begin(response, false)?;
+    let _counted = Upgraded::count(&connection.metrics);
+    let moved = remote.tunnel(&mut Conn::new(down.tunnel()?), idle, deadline).await;
+    (request.ctx.bytes_in, request.ctx.bytes_out) = (moved.up, moved.down);
+    Ok(())
+}
+
+/// A tunnel that is open, for as long as it is held: its connection may end first.
+struct Upgraded<'a>(&'a ListenerMetrics);
+
+impl<'a> Upgraded<'a> {
+    fn count(metrics: &'a ListenerMetrics) -> Self {
+        metrics.upgrades.add(1);
+        Self(metrics)
     }
 }
 
-impl Drop for Open {
+impl Drop for Upgraded<'_> {
     fn drop(&mut self) {
-        let worker = &self.connection.worker;
-        self.connection.metrics.in_flight.sub(1);
-        if let Some(mut request) = self.request.take() {
-            if request.ctx.status == 0 {
-                // The client reset the stream before there was an answer.
-                request.failed(&ProxyError::Gone);
-            }
-            request.finish(worker, &self.listener);
-            worker.give_back(request);
-        }
-    }
-}
-
-impl Relay {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
-        let Some(remote) = &mut self.remote else { return Poll::Ready(None) };
-        let request = self.open.request();
-        let before = request.ctx.bytes_in;
-        if let Err(error) = push_body(cx, remote, request, &mut self.source) {
-            return Poll::Ready(Some(Err(error)));
-        }
-        match remote.poll_data(cx) {
-            Poll::Ready(Ok(Some(n))) => {
-                let piece = remote.take(n);
-                request.ctx.bytes_out += piece.len() as u64;
-                self.guard.set(request.limit(self.idle));
-                Poll::Ready(Some(Ok(Frame::data(piece))))
-            }
-            Poll::Ready(Ok(None)) => Poll::Ready(self.end()),
-            Poll::Ready(Err(_)) => Poll::Ready(Some(Err(ProxyError::Cut))),
-            Poll::Pending => {
-                if request.ctx.bytes_in != before {
-                    self.guard.set(request.limit(self.idle));
-                }
-                self.guard.poll(cx).map(|()| Some(Err(ProxyError::Timeout)))
-            }
-        }
-    }
-
-    fn end(&mut self) -> Option<Result<Frame<Bytes>, ProxyError>> {
-        self.ended = true;
-        let mut remote = self.remote.take()?;
-        let trailers = remote.take_trailers();
-        remote.release(&self.open.connection.worker);
-        match trailers {
-            Err(_) => Some(Err(ProxyError::Cut)),
-            Ok(None) => None,
-            Ok(Some(mut fields)) => {
-                hop::strip_response_trailers(&mut fields);
-                (!fields.is_empty()).then(|| Ok(Frame::trailers(convert::to_map(&fields))))
-            }
-        }
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let request = self.open.request();
-        if !self.ended && request.ctx.reason.is_none() {
-            request.failed(if self.guard.was_late() { &ProxyError::Stalled } else { &ProxyError::Gone });
-        }
-    }
-}
-
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = ProxyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
-        let this = self.get_mut();
-        match this {
-            Self::Empty => Poll::Ready(None),
-            Self::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                *this = Self::Empty;
-                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
-            }
-            Self::Relay(relay) => {
-                let polled = relay.poll(cx);
-                if let Poll::Ready(Some(Err(error))) = &polled {
-                    relay.open.request().failed(error);
-                }
-                if relay.ended && !matches!(&polled, Poll::Ready(Some(Err(_)))) {
-                    *this = Self::Empty;
-                }
-                polled
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Full(bytes) => bytes.is_empty(),
-            Self::Relay(_) => false,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Relay(_) => SizeHint::default(),
-        }
+        self.0.upgrades.sub(1);
     }
 }

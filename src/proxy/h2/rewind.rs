@@ -1,25 +1,29 @@
-//! Which stream does hyper get: one whose first bytes are read again, and that does not end with a reset?
+//! Which stream does the HTTP/2 library get: one whose first bytes are read again, that tells when bytes come, and that does not
+//! end with a reset?
 
+use super::pulse::Heard;
 use crate::http1::{Buffer, Deadline};
 use crate::proxy::h1::{LINGER, LINGER_BYTES};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 /// A stream whose first bytes were already read.
 #[derive(Debug)]
-pub struct Rewind<S> {
+pub(super) struct Rewind<S> {
     front: Buffer,
     stream: S,
+    heard: Heard,
     /// Our direction is closed: until when, and for how many bytes, the client's is read.
     linger: Option<(Deadline, usize)>,
 }
 
 impl<S> Rewind<S> {
-    /// `front` is read first, then `stream`.
-    pub fn new(stream: S, front: Buffer) -> Self {
-        Self { front, stream, linger: None }
+    /// `front` is read first, then `stream`; `heard` is when.
+    pub(super) fn new(stream: S, front: Buffer, heard: Heard) -> Self {
+        Self { front, stream, heard, linger: None }
     }
 }
 
@@ -46,7 +50,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.front.is_empty() {
-            return Pin::new(&mut this.stream).poll_read(cx, buf);
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            this.heard.set(Instant::now());
+            return Poll::Ready(Ok(()));
         }
         let n = this.front.len().min(buf.remaining());
         buf.put_slice(this.front.bytes().get(..n).unwrap_or_default());
@@ -88,13 +94,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
+    use std::rc::Rc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::Instant;
+
+    fn rewind<S>(stream: S) -> Rewind<S> {
+        Rewind::new(stream, Buffer::default(), Rc::new(Cell::new(Instant::now())))
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_a_client_still_sends_is_taken_until_it_closes_or_for_a_while() {
         let (near, mut far) = tokio::io::duplex(64);
-        let mut stream = Rewind::new(near, Buffer::default());
+        let mut stream = rewind(near);
         let client = async {
             assert_eq!(far.read(&mut [0; 8]).await.unwrap(), 0, "our direction is closed");
             far.write_all(&[0; 1000]).await.unwrap();
@@ -104,7 +115,7 @@ mod tests {
         closed.unwrap();
         let (near, _quiet) = tokio::io::duplex(64);
         let start = Instant::now();
-        Rewind::new(near, Buffer::default()).shutdown().await.unwrap();
+        rewind(near).shutdown().await.unwrap();
         assert_eq!(start.elapsed(), LINGER);
     }
 }

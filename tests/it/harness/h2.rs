@@ -133,6 +133,17 @@ pub fn request(method: &str, uri: &str) -> Request<()> {
     Request::builder().method(method).uri(uri).body(()).unwrap()
 }
 
+/// Informational responses until the final one: status and the Link field.
+pub async fn informational(response: &mut ResponseFuture) -> Vec<(u16, String)> {
+    let mut seen = Vec::new();
+    while let Some(head) = within("a response", std::future::poll_fn(|cx| response.poll_informational(cx))).await {
+        let head = head.unwrap();
+        let link = head.headers().get("link").map(|v| v.to_str().unwrap().to_owned());
+        seen.push((head.status().as_u16(), link.unwrap_or_default()));
+    }
+    seen
+}
+
 /// Reads a body to its end.
 pub async fn collect(response: Response<RecvStream>) -> H2Response {
     let (head, mut body) = response.into_parts();
@@ -206,6 +217,15 @@ impl Exchange {
             body.extend_from_slice(&chunk);
         }
         let trailers = stream.trailers().await.ok()?;
+        Some(self.noted(body, trailers))
+    }
+
+    /// Notes the request by its head alone.
+    pub fn note(&self) {
+        self.noted(Vec::new(), None);
+    }
+
+    fn noted(&self, body: Vec<u8>, trailers: Option<HeaderMap>) -> H2Request {
         let request = H2Request {
             method: self.request.method().to_string(),
             uri: self.request.uri().clone(),
@@ -214,7 +234,7 @@ impl Exchange {
             trailers,
         };
         self.log.requests.lock().unwrap().push(request.clone());
-        Some(request)
+        request
     }
 
     /// Sends a head with these fields.
@@ -224,6 +244,12 @@ impl Exchange {
             head = head.header(*name, *value);
         }
         self.respond.send_response(head.body(()).unwrap(), end).unwrap()
+    }
+
+    /// Sends an informational response with one field.
+    pub fn inform(&mut self, status: u16, name: &str, value: &str) {
+        let head = Response::builder().status(status).header(name, value).body(()).unwrap();
+        self.respond.send_informational(head).unwrap();
     }
 
     /// Sends a whole response.
@@ -261,13 +287,32 @@ impl H2Upstream {
         Self::listen(Some(TlsAcceptor::from(config)), script).await
     }
 
+    /// The same, and its settings allow extended CONNECT.
+    pub async fn start_with_connect<S, F>(script: S) -> Self
+    where
+        S: Fn(Exchange) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut builder = ::h2::server::Builder::new();
+        builder.enable_connect_protocol();
+        Self::listen_as(builder, None, script).await
+    }
+
     async fn listen<S, F>(tls: Option<TlsAcceptor>, script: S) -> Self
     where
         S: Fn(Exchange) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
+        Self::listen_as(::h2::server::Builder::new(), tls, script).await
+    }
+
+    async fn listen_as<S, F>(builder: ::h2::server::Builder, tls: Option<TlsAcceptor>, script: S) -> Self
+    where
+        S: Fn(Exchange) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         let script = Arc::new(script);
-        Self::connections(tls, move |mut connection, log| {
+        Self::connections(builder, tls, move |mut connection, log| {
             let script = script.clone();
             async move {
                 let mut streams = JoinSet::new();
@@ -281,7 +326,7 @@ impl H2Upstream {
 
     /// Answers the first `streams` streams of each connection with 200 and a text, then says GOAWAY.
     pub async fn going_away_after(streams: usize, text: &'static str) -> Self {
-        Self::connections(None, move |mut connection, log| async move {
+        Self::connections(::h2::server::Builder::new(), None, move |mut connection, log| async move {
             for number in 1.. {
                 let Some(Ok((request, respond))) = connection.accept().await else { return };
                 if number == streams {
@@ -298,7 +343,7 @@ impl H2Upstream {
         .await
     }
 
-    async fn connections<S, F>(tls: Option<TlsAcceptor>, serve: S) -> Self
+    async fn connections<S, F>(builder: ::h2::server::Builder, tls: Option<TlsAcceptor>, serve: S) -> Self
     where
         S: Fn(Connection<Box<dyn super::wire::Io>, Bytes>, Arc<Log>) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
@@ -312,7 +357,7 @@ impl H2Upstream {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let Some(io) = accept(stream, tls.as_ref()).await else { continue };
-                let Ok(connection) = ::h2::server::handshake(io).await else { continue };
+                let Ok(connection) = builder.handshake(io).await else { continue };
                 *log.connections.lock().unwrap() += 1;
                 running.spawn(serve(connection, log.clone()));
             }
