@@ -190,7 +190,8 @@ impl ActionView {
         }
         match &route.spec.action {
             ActionSpec::Forward(clusters) => {
-                let share = |c: &crate::model::WeightedCluster| Share { cluster: c.cluster.clone(), weight: c.weight };
+                let share =
+                    |c: &crate::model::WeightedCluster| Share { cluster: c.cluster.to_string(), weight: c.weight };
                 Self::Forward { clusters: clusters.iter().map(share).collect() }
             }
             ActionSpec::Redirect(redirect) => Self::Redirect { status: redirect.status },

@@ -218,7 +218,7 @@ fn alone(fragment: Fragment, kubernetes: bool) -> Vec<Problem> {
     let mut problems = Vec::new();
     for route in &fragment.routes {
         let Action::Forward(targets) = &route.action else { continue };
-        for target in targets.iter().filter(|t| !clusters.contains(t.cluster.as_str())) {
+        for target in targets.iter().filter(|t| !clusters.contains(&*t.cluster)) {
             if kubernetes && manifest::is_service(&target.cluster) {
                 continue;
             }

@@ -2,6 +2,7 @@
 
 use super::{FieldName, HostPattern, Origin, Policy};
 use smallvec::{SmallVec, smallvec};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One route: match, filters, action.
@@ -94,7 +95,7 @@ pub enum Action {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightedCluster {
     /// The cluster's name: `shop/web`, `shop/api:8080`.
-    pub cluster: String,
+    pub cluster: Arc<str>,
     /// Share among the weights of the route; 0 gets nothing. Default 1.
     pub weight: u32,
 }

@@ -35,7 +35,7 @@ impl Target {
         let mut total = 0u64;
         for entry in weighted {
             let Some(found) = cluster(&entry.cluster) else {
-                faults.push(Fault::Cluster(entry.cluster.clone()));
+                faults.push(Fault::Cluster(entry.cluster.to_string()));
                 continue;
             };
             if entry.weight == 0 {

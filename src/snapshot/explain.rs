@@ -292,7 +292,7 @@ fn shares(snapshot: &Snapshot, action: &model::Action) -> Vec<Share> {
     let share = |w: &model::WeightedCluster| {
         let view = snapshot.cluster(&w.cluster).map(|cluster| cluster.describe());
         let endpoints = view.map(|ClusterView { endpoints, .. }| endpoints).unwrap_or_default();
-        Share { cluster: w.cluster.clone(), weight: w.weight, of, endpoints }
+        Share { cluster: w.cluster.to_string(), weight: w.weight, of, endpoints }
     };
     weighted.iter().map(share).collect()
 }

@@ -110,7 +110,7 @@ fn action(route: &Route) -> String {
         (Action::Forward(_), model::Action::Forward(weighted)) => {
             let only = weighted.len() == 1;
             let each = weighted.iter().map(|w| match only {
-                true => w.cluster.clone(),
+                true => w.cluster.to_string(),
                 false => format!("{} {}", w.cluster, w.weight),
             });
             format!("to {}", each.collect::<Vec<_>>().join(", "))

@@ -43,7 +43,7 @@ fn section(text: &mut String, name: &str, lines: impl Iterator<Item = String>) {
 
 fn route(route: &RouteSpec) -> String {
     let action = match &route.action {
-        Action::Forward(clusters) if clusters.len() == 1 => clusters[0].cluster.clone(),
+        Action::Forward(clusters) if clusters.len() == 1 => clusters[0].cluster.to_string(),
         other => format!("{other:?}"),
     };
     let hosts: Vec<String> = route.hosts.iter().map(host).collect();

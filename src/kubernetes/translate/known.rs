@@ -54,13 +54,13 @@ impl Known {
     }
 
     /// A piece forwards to this cluster; it is made where it is new. Nothing where the name is no Service's.
-    pub(super) fn take(&mut self, name: &str, owned: &Rc<Owned>, clusters: &Clusters<'_>) {
+    pub(super) fn take(&mut self, name: &Arc<str>, owned: &Rc<Owned>, clusters: &Clusters<'_>) {
         if let Some(used) = self.made.get_mut(name) {
             if !used.users.iter().any(|user| Rc::ptr_eq(user, owned)) {
                 used.users.push(Rc::clone(owned));
             }
-        } else if let Some(made) = clusters.make(&name.into()) {
-            let name = Arc::clone(&made.bound.cluster);
+        } else if let Some(made) = clusters.make(name) {
+            let name = Arc::clone(name);
             self.touched.entry(Arc::clone(&name)).or_insert(None);
             self.made.insert(name, Used { made, users: SmallVec::from_elem(Rc::clone(owned), 1) });
         }

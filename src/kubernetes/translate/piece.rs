@@ -98,9 +98,8 @@ pub(super) fn origin(kind: &str, meta: &Meta, key: impl Into<Cow<'static, str>>)
 /// A plain route of an object to one cluster. Its name tells host, path and object: `shop.example.com/api (Ingress shop/web)`.
 pub(super) fn route(of: &str, host: HostPattern, path: PathMatch, cluster: String, origin: Origin) -> RouteSpec {
     let mut name = shorten(format!("{host}{} ({of})", show_path(&path)));
-    let mut cluster = cluster;
-    // Texts that were put together have room to grow.
-    [&mut name, &mut cluster].into_iter().for_each(String::shrink_to_fit);
+    // A text that was put together has room to grow.
+    name.shrink_to_fit();
     RouteSpec {
         name,
         origin,
@@ -108,7 +107,7 @@ pub(super) fn route(of: &str, host: HostPattern, path: PathMatch, cluster: Strin
         hosts: if host == HostPattern::Any { Vec::new() } else { vec![host] },
         matches: Match { path, ..Match::default() },
         policies: Vec::new(),
-        action: Action::Forward(vec![WeightedCluster { cluster, weight: 1 }]),
+        action: Action::Forward(vec![WeightedCluster { cluster: cluster.into(), weight: 1 }]),
         request_timeout: None,
         try_timeout: None,
         idle_timeout: IDLE_TIMEOUT,

@@ -111,12 +111,12 @@ impl Edits {
 }
 
 /// Clusters that a route forwards to.
-fn forwards(route: &RouteSpec) -> impl Iterator<Item = &str> {
+fn forwards(route: &RouteSpec) -> impl Iterator<Item = &Arc<str>> {
     let all = if let Action::Forward(all) = &route.action { all.as_slice() } else { &[] };
-    all.iter().map(|weighted| weighted.cluster.as_str())
+    all.iter().map(|weighted| &weighted.cluster)
 }
 
-fn names(routes: &[Arc<RouteSpec>]) -> BTreeSet<&str> {
+fn names(routes: &[Arc<RouteSpec>]) -> BTreeSet<&Arc<str>> {
     routes.iter().flat_map(|route| forwards(route)).collect()
 }
 

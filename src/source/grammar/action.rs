@@ -80,7 +80,7 @@ pub(super) fn action(f: &mut Fields<'_, '_>) -> Option<Written> {
 
 /// `name`, or a list of `name` and `{ cluster, weight }`.
 pub(super) fn clusters() -> impl Kind<Out = Vec<WeightedCluster>> {
-    let alone: fn(String) -> WeightedCluster = |cluster| WeightedCluster { cluster, weight: 1 };
+    let alone: fn(String) -> WeightedCluster = |cluster| WeightedCluster { cluster: cluster.into(), weight: 1 };
     let weighted = Section {
         name: "weighted_cluster",
         doc: "A cluster and its share of the requests.",
@@ -88,7 +88,7 @@ pub(super) fn clusters() -> impl Kind<Out = Vec<WeightedCluster>> {
             let cluster = f.required("cluster", "The cluster's name.", cluster_name());
             let weight = values::number("a weight", 0_u32, MAX_WEIGHT);
             let weight = f.or("weight", "Share among the weights of the route; 0 gets nothing.", weight, 1);
-            Some(WeightedCluster { cluster: cluster?, weight })
+            Some(WeightedCluster { cluster: cluster?.into(), weight })
         },
     };
     List(Shapes::new().text(Mapped(cluster_name(), alone)).map(weighted))
