@@ -3,6 +3,8 @@
 //! Everything that is not a list or a map is kept as the text that was written: what a `10s` or a `true` means is said by
 //! the place where it stands, never guessed from its looks. So `version: 1.10` stays `1.10` and a country `no` stays `no`.
 
+mod lines;
+
 use crate::model::Position;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput};
 use std::collections::HashMap;
@@ -101,6 +103,13 @@ pub fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
             hint: "divide it into several files".into(),
         });
     }
+    match lines::map(text) {
+        Some(map) => Ok(vec![map]),
+        None => scan(text),
+    }
+}
+
+fn scan(text: &str) -> Result<Vec<Node>, SyntaxError> {
     let mut tree = Tree { parser: Parser::new_from_str(text), anchors: HashMap::new(), aliased: 0 };
     let mut documents = Vec::new();
     loop {
