@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 use tidegate::config::Config;
 use tidegate::config::kubernetes::Settings;
 use tidegate::kubernetes::objects::{
-    Ingress, IngressBackend, IngressClass, IngressPath, IngressPort, IngressRule, Key, Meta, Objects, RoutesConfigMap,
-    Service, ServicePort,
+    Ingress, IngressBackend, IngressClass, IngressPath, IngressPort, IngressRule, IngressTls, Key, Meta, Objects,
+    RoutesConfigMap, Secret, SecretState, Service, ServicePort,
 };
 use tidegate::kubernetes::translate::{Memory, translate};
-use tidegate::model::Fragment;
+use tidegate::model::{Fragment, Pem};
 use tidegate::snapshot::{Publisher, Shared};
 use tidegate::source::{Feed, slot};
 use tidegate::telemetry::Registry;
@@ -58,7 +58,8 @@ impl Gate {
     fn of(objects: Objects) -> Self {
         let (install, install_slot) = slot("install", true);
         let (feed, kubernetes_slot) = slot("kubernetes", true);
-        let listeners = "listeners: { http: { address: 127.0.0.1:0 } }";
+        let listeners =
+            "listeners: { http: { address: 127.0.0.1:0 }, https: { address: 127.0.0.1:0, protocol: https } }";
         let listeners = Config::parse("gate.yaml", listeners, Path::new("")).unwrap().listeners;
         install.deliver(Fragment { listeners, ..Fragment::default() }, Vec::new());
         let shared = Shared::default();
@@ -120,6 +121,45 @@ fn ingresses() -> Objects {
         objects.ingresses.insert(ingress.meta.key.clone(), ingress);
     }
     objects
+}
+
+/// A certificate for `*.example.com` and its key.
+fn certificate() -> (Pem, Pem) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(["*.example.com".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let pem = |text: String| Pem(text.as_bytes().into());
+    (pem(certificate.pem()), pem(key.serialize_pem()))
+}
+
+fn secret(objects: &mut Objects, number: usize, version: &str, (certificate, key): (Pem, Pem)) {
+    let meta = Meta { version: version.into(), ..meta("shop", format!("web-{number}"), number) };
+    let name = meta.key.clone();
+    let kind = "kubernetes.io/tls".into();
+    let secret = Secret { meta, kind, certificate: Some(certificate), key: Some(key), ca: None };
+    objects.secrets.insert(name, SecretState::Present(Arc::new(secret)));
+}
+
+/// Every Ingress has a Secret of its own.
+fn secured() -> Objects {
+    let mut objects = ingresses();
+    for ingress in objects.ingresses.values_mut() {
+        let host = ingress.rules.iter().filter_map(|rule| rule.host.clone()).collect();
+        let tls = vec![IngressTls { hosts: host, secret: Some(ingress.meta.key.name.to_string()) }];
+        *ingress = Arc::new(Ingress { tls, ..Ingress::clone(ingress) });
+    }
+    let pair = certificate();
+    (0..COUNT).for_each(|number| secret(&mut objects, number, "1", pair.clone()));
+    objects
+}
+
+fn change_secret(objects: &mut Objects, version: &str) {
+    secret(objects, COUNT / 3, version, certificate());
+}
+
+fn change_secured(objects: &mut Objects, path: &str) {
+    let before = &objects.ingresses[&Key::new("shop", format!("web-{}", COUNT / 3))];
+    let ingress = Ingress { tls: before.tls.clone(), ..Ingress::clone(&ingress(COUNT / 3, path)) };
+    objects.ingresses.insert(ingress.meta.key.clone(), Arc::new(ingress));
 }
 
 /// A ConfigMap with `TEXT` routes, of which the last has this path.
@@ -191,6 +231,8 @@ fn measure(c: &mut Criterion, what: &str, objects: fn() -> Objects, change: fn(&
 
 fn publish(c: &mut Criterion) {
     measure(c, "5000 Ingresses", ingresses, change_ingress);
+    measure(c, "5000 Ingresses with TLS, a certificate", secured, change_secret);
+    measure(c, "5000 Ingresses with TLS, a path", secured, change_secured);
     measure(c, "5000 routes in 10 ConfigMaps", maps, change_probe);
     measure(c, "one of 500 routes of a ConfigMap, beside 4500", maps, change_map);
 }

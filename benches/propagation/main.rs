@@ -38,7 +38,7 @@ pub struct Effort {
 const FULL: Effort = Effort { changes: 300, objects: 5000, slices: 1000 };
 const QUICK: Effort = Effort { changes: 20, objects: 200, slices: 20 };
 
-const PARTS: [&str; 4] = ["change", "routes", "ingresses", "endpoints"];
+const PARTS: [&str; 5] = ["change", "routes", "ingresses", "endpoints", "routed"];
 
 fn main() -> ExitCode {
     // Fails when it was done already, which is as good.
@@ -80,7 +80,8 @@ fn run(part: &str, cluster: &Arc<Cluster>, effort: Effort) {
             "change" => change::measure(&test, effort).await,
             "routes" => scale::routes(&test, effort).await,
             "ingresses" => scale::ingresses(&test, effort).await,
-            _ => scale::endpoints(&test, effort).await,
+            "endpoints" => scale::endpoints(&test, effort).await,
+            _ => scale::routed(&test, effort).await,
         }
         test.clean().await;
     });

@@ -64,6 +64,29 @@ pub async fn ingresses(test: &Test, effort: Effort) {
 /// Many endpoints, of Services that no route has.
 pub async fn endpoints(test: &Test, effort: Effort) {
     let before = idle(test).await;
+    slices(test, effort).await;
+    let what = format!("{} endpoints in {} slices, not routed", effort.slices * SLICE, effort.slices);
+    tell(&what, test, before, "h0.example.com", effort).await;
+}
+
+/// The same endpoints, each slice's of a Service with a route.
+pub async fn routed(test: &Test, effort: Effort) {
+    let before = idle(test).await;
+    slices(test, effort).await;
+    let service = |number| json!({ "metadata": { "name": format!("s{number}") }, "spec": { "ports": [{ "name": "http", "port": 80 }] } });
+    create::<k8s_openapi::api::core::v1::Service>(test, effort.slices, service).await;
+    for first in (0..effort.slices).step_by(TOGETHER) {
+        let mut document = String::new();
+        for number in first..(first + TOGETHER).min(effort.slices) {
+            let _ = writeln!(document, "s{number}.example.com/: {}/s{number}", test.namespace);
+        }
+        test.apply(routes_config_map(&format!("many-{first}"), &document)).await;
+    }
+    let what = format!("{} endpoints of {} Services with a route each", effort.slices * SLICE, effort.slices);
+    tell(&what, test, before, "h0.example.com", effort).await;
+}
+
+async fn slices(test: &Test, effort: Effort) {
     test.endpoints("web", &[(test.cluster.node("node-b").pod(23), "node-b")]).await;
     test.apply(routes_config_map("web", &format!("h0.example.com/: {}/web\n", test.namespace))).await;
     let slice = |number: usize| {
@@ -79,8 +102,6 @@ pub async fn endpoints(test: &Test, effort: Effort) {
         })
     };
     create::<k8s_openapi::api::discovery::v1::EndpointSlice>(test, effort.slices, slice).await;
-    let what = format!("{} endpoints in {} slices, not routed", effort.slices * SLICE, effort.slices);
-    tell(&what, test, before, "h0.example.com", effort).await;
 }
 
 /// Resident memory of a gate in a cluster without routes, in KiB.
@@ -113,7 +134,18 @@ async fn tell(what: &str, test: &Test, before: u64, host: &str, effort: Effort) 
     test.apply(routes_config_map("probe", "probe.test/: { respond: { body: \"0\" } }\n")).await;
     let changes = if effort.changes == FULL.changes { CHANGES } else { effort.changes };
     change::routes("a route in a ConfigMap", test, &gate, Effort { changes, ..effort }).await;
+    // Tells what is the gate's own of the times above, and what the machine's: nothing else of a change takes that thread as long.
+    println!("\nlongest merge, compile and swap of a change: {:.1} ms", longest(&gate.log(), changes));
     println!("\nresident memory after these changes: {:.1} MB more", (gate.resident() as f64 - before as f64) / 1024.0);
+}
+
+/// The longest of the last publishes, in milliseconds.
+fn longest(log: &str, last: usize) -> f64 {
+    let took = log.lines().rev().filter_map(|line| line.split_once("took_us"));
+    let number = |text: &str| {
+        text.trim_start_matches(['"', ':', '=', ' ']).split(|c: char| !c.is_ascii_digit()).next()?.parse::<f64>().ok()
+    };
+    took.filter_map(|(_, rest)| number(rest)).take(last).fold(0.0, f64::max) / 1e3
 }
 
 async fn create<K>(test: &Test, count: usize, object: impl Fn(usize) -> Value)
