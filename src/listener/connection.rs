@@ -14,7 +14,7 @@ pub fn serve(incoming: Incoming, worker: Rc<Worker>) -> impl Future<Output = ()>
     let settings = snapshot.serving(&listener.name, listener.address).cloned();
     let connection = settings.map(|settings| {
         let shown = worker.connections.open(&listener.name, peer, tls.is_some());
-        Rc::new(Connection::new(worker, settings, (peer, local), tls, shown))
+        Rc::new(Connection::new((worker, settings, listener.draining.clone()), (peer, local), tls, shown))
     });
     let mut conn = Conn::new(stream);
     async move {

@@ -18,7 +18,7 @@ mod socket;
 #[cfg(test)]
 mod testing;
 
-use crate::lifecycle::{DoorGuard, Draining};
+use crate::lifecycle::{DoorGuard, Drain, Draining};
 use crate::message::{Io, TlsInfo};
 use crate::model::ListenerSpec;
 use crate::telemetry::Registry;
@@ -29,7 +29,7 @@ use metrics::ListenerMetrics;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -97,7 +97,10 @@ pub struct Listening {
     pub name: Arc<str>,
     /// Where it is bound, the port chosen.
     pub address: SocketAddr,
-    closed: AtomicBool,
+    /// Starts when it is removed, and when the process drains: connections at rest end at once.
+    drain: Drain,
+    /// For its connections.
+    pub draining: Draining,
     /// Another listener has its address by now.
     inherited: AtomicBool,
     places: Places,
@@ -106,10 +109,12 @@ pub struct Listening {
 
 impl Listening {
     fn new(name: &str, address: SocketAddr, registry: &Registry) -> Arc<Self> {
+        let (drain, draining) = Drain::new();
         Arc::new(Self {
             name: name.into(),
             address,
-            closed: AtomicBool::new(false),
+            drain,
+            draining,
             inherited: AtomicBool::new(false),
             places: Places::default(),
             metrics: ListenerMetrics::new(registry, name),
@@ -118,7 +123,7 @@ impl Listening {
 
     /// Whether it was removed or is draining: connections end after the request in flight. One relaxed load.
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
+        self.draining.is_draining()
     }
 
     /// Connections now, over all workers.
@@ -127,7 +132,7 @@ impl Listening {
     }
 
     fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.drain.start();
     }
 
     /// Our end of an accepted connection: a system call only where the address is a wildcard.

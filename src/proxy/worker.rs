@@ -208,6 +208,8 @@ pub struct Connection {
     pub shown: OpenConnection,
     /// Whether it should give back what requests need.
     pub rest: Rest,
+    /// Whether its listener takes no new work: starts with the drain of the process, or when the listener is removed.
+    pub draining: Draining,
     removed: Cell<bool>,
     stale: Cell<bool>,
     listener: RefCell<Arc<ListenerSnapshot>>,
@@ -215,10 +217,9 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that came in at a listener.
+    /// A connection that came in at a listener, which may be drained by itself.
     pub fn new(
-        worker: Rc<Worker>,
-        listener: Arc<ListenerSnapshot>,
+        (worker, listener, draining): (Rc<Worker>, Arc<ListenerSnapshot>, Draining),
         ends: (SocketAddr, SocketAddr),
         tls: Option<Arc<TlsInfo>>,
         shown: OpenConnection,
@@ -228,7 +229,7 @@ impl Connection {
         let (peer, local) = ends;
         let (listener, generation) = (RefCell::new(listener), Cell::new(0));
         let (rest, removed, stale) = (Rest::default(), Cell::new(false), Cell::new(false));
-        Self { worker, peer, local, scheme, tls, metrics, shown, rest, removed, stale, listener, generation }
+        Self { worker, peer, local, scheme, tls, metrics, shown, rest, draining, removed, stale, listener, generation }
     }
 
     /// The listener as it serves now. A connection outlives a change: its next request is served by the new snapshot. Where
@@ -271,6 +272,11 @@ impl Connection {
     /// Whether the request in hand is the last one: the process drains, or the listener was removed, perhaps only now.
     pub fn is_ending(&self) -> bool {
         self.follow();
-        self.removed.get() || self.worker.draining.is_draining()
+        self.removed.get() || self.is_draining()
+    }
+
+    /// Whether its listener or the process takes no new work.
+    pub fn is_draining(&self) -> bool {
+        self.worker.draining.is_draining() || self.draining.is_draining()
     }
 }

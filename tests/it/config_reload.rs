@@ -1,7 +1,7 @@
 //! What happens when the routes change while requests run?
 
 use crate::harness::client::Client;
-use crate::harness::h2::H2Client;
+use crate::harness::h2::{H2Client, collect, request};
 use crate::harness::proxy::{Proxy, everything_to, items, routes};
 use crate::harness::until;
 use crate::harness::upstream::{Peer, Upstream};
@@ -135,17 +135,49 @@ async fn no_connection_is_lost_while_a_listener_is_renamed_again_and_again() {
 }
 
 #[tokio::test]
-async fn an_http2_connection_of_a_removed_listener_ends_with_the_request_in_hand() {
-    let proxy = routes(respond("one")).http("").listener("goes", "127.0.0.1:0", "").start().await;
+async fn connections_at_rest_end_with_their_listener_and_those_at_work_after_their_request() {
+    let go = Arc::new(Notify::new());
+    let told = go.clone();
+    let up = Upstream::start(move |mut peer: Peer| {
+        let told = told.clone();
+        async move {
+            while let Some(request) = peer.request().await {
+                if request.head.target() == "/slow" {
+                    told.notified().await;
+                }
+                peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            }
+        }
+    })
+    .await;
+    // Longer than the test waits for anything.
+    let patient = "timeouts: { keep_alive: 1h }";
+    let setup = routes(everything_to(&[&up])).http(patient).listener("goes", "127.0.0.1:0", patient);
+    let proxy = setup.start().await;
     let (goes, http) = (proxy.address("goes").await, proxy.http().await);
-    let (mut leaving, mut staying) = (H2Client::cleartext(goes).await, H2Client::cleartext(http).await);
-    assert_eq!(leaving.get("http", "a.test", "/").await.text(), "one");
-    edit(&proxy, &[("  goes: { address: \"127.0.0.1:0\" }\n", "")]);
-    until("a closed port", || async { tokio::net::TcpStream::connect(goes).await.is_err().then_some(()) }).await;
-    assert_eq!(leaving.get("http", "a.test", "/").await.text(), "one", "who asks before it hears of it is answered");
-    until("the end of the connection", || async { leaving.send.clone().ready().await.is_err().then_some(()) }).await;
-    assert_eq!(leaving.end().await.map_err(|e| e.to_string()), Ok(()));
-    assert_eq!(staying.get("http", "a.test", "/").await.text(), "one");
+    let (mut staying, mut resting) = (Client::connect(http).await, Client::connect(goes).await);
+    let mut connected = Client::connect(goes).await;
+    let (mut staying_h2, mut resting_h2) = (H2Client::cleartext(http).await, H2Client::cleartext(goes).await);
+    for client in [&mut staying, &mut resting] {
+        assert_eq!(client.get("a.test", "/").await.text(), "ok");
+    }
+    for client in [&mut staying_h2, &mut resting_h2] {
+        assert_eq!(client.get("http", "a.test", "/").await.text(), "ok");
+    }
+    let mut working = H2Client::cleartext(goes).await;
+    let (answer, _) = working.open(request("GET", "http://a.test/slow"), true).await;
+    up.wait_for_requests(5).await;
+    proxy.wait_for_metric("tidegate_connections_open", &["listener=\"goes\""], 4.0).await;
+    let line = format!("  goes: {{ address: \"127.0.0.1:0\", {patient} }}\n");
+    edit(&proxy, &[(&line, "")]);
+    assert_eq!(resting.end().await, crate::harness::wire::End::Fin);
+    assert_eq!(resting_h2.closed().await.map_err(|e| e.to_string()), Ok(()));
+    assert_eq!(connected.get("a.test", "/").await.get("connection"), Some("close"), "a first request is let in");
+    go.notify_one();
+    assert_eq!(collect(answer.await.unwrap()).await.text(), "ok");
+    assert_eq!(working.closed().await.map_err(|e| e.to_string()), Ok(()));
+    assert_eq!(staying.get("a.test", "/").await.get("connection"), None);
+    assert_eq!(staying_h2.get("http", "a.test", "/").await.text(), "ok");
 }
 
 #[tokio::test]

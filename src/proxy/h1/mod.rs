@@ -52,7 +52,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What a request needs stands in a future of its own, which is dropped while nothing comes: a connection at rest is its socket
 /// and little else.
 pub fn serve<'a>(conn: &'a mut Conn<Io>, connection: &'a Rc<Connection>) -> impl Future<Output = bool> + 'a {
-    let draining = connection.worker.draining.clone();
+    let draining = connection.draining.clone();
     let mut drained: Drained = Box::pin(async move { draining.started().await });
     let mut deadline = Deadline::new(connection.listener().spec.timeouts.head);
     let mut served = 0u32;
@@ -88,8 +88,7 @@ async fn busy(
         // Loaded anew each time: the configuration may have changed while nothing came.
         let listener = connection.listener();
         let mut request = connection.worker.lend();
-        let last =
-            connection.worker.draining.is_draining() || (listener.spec.limits.requests_per_connection == *served + 1);
+        let last = connection.is_draining() || (listener.spec.limits.requests_per_connection == *served + 1);
         let after = one(conn, connection, &listener, &mut request, deadline, last).await;
         connection.worker.give_back(request);
         *served = served.saturating_add(1);

@@ -39,7 +39,7 @@ pub async fn serve(conn: Conn<Io>, connection: Rc<Connection>) {
     let pulse = Pulse::new(pings, heard, spec.timeouts.idle, spec.timeouts.head);
     let shared = Rc::clone(&connection);
     let lanes = Lanes::new(move |inbox| lane(Rc::clone(&shared), inbox));
-    let draining = connection.worker.draining.clone();
+    let draining = connection.draining.clone();
     let mut session = Session {
         outer: lanes.outer(),
         connection: &connection,
