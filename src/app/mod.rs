@@ -71,7 +71,10 @@ pub fn run(config: Config, opened: impl FnOnce(&Opened)) -> Result<Ended, Error>
     );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (app, ending) = App::build(config, log, nofile.now)?;
-    LocalSet::new().block_on(&runtime, app.serve(ending, opened))
+    let ended = LocalSet::new().block_on(&runtime, app.serve(ending, opened));
+    // What is read or compiled at this moment is of no use any more, and not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 fn start_log(config: &Config) -> Result<Log, Error> {

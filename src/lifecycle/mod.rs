@@ -8,4 +8,4 @@ pub mod tasks;
 pub use drain::{DoorGuard, Drain, DrainGuard, Draining};
 pub use readiness::{Readiness, ReadinessGuard};
 pub use signal::{Signal, Signals};
-pub use tasks::{Ended, Ending, Task, Tasks};
+pub use tasks::{Ended, Ending, Task, Tasks, apart};

@@ -122,6 +122,17 @@ impl Drop for Task {
     }
 }
 
+/// Does long work on another thread, while this one goes on. A panic there is one here.
+pub async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => std::future::pending().await, // The runtime is ending.
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

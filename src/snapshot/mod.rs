@@ -8,6 +8,7 @@ pub mod compile;
 pub mod explain;
 pub mod list;
 mod members;
+mod metrics;
 pub mod publish;
 
 pub use compile::compile;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! slots -> merge -> equal to the last? stop -> only endpoints? set_members
-//!                                           -> compile -> swap -> set_members -> report
+//!                                           -> compile (on another thread) -> swap -> set_members -> report
 //! memberships -> set_members                   (no merge, no compile, no swap, no report)
 //! ```
 //!
@@ -14,20 +14,21 @@
 
 use super::compile::{compile, same_but_endpoints};
 use super::members::Members;
+use super::metrics::Metrics;
 use super::{Shared, Snapshot};
+use crate::lifecycle::apart;
 use crate::model::{ClusterSpec, EndpointSpec, Model, Problem, Severity, Wanted};
 use crate::source::memberships::Change as Said;
 use crate::source::merge::Merger;
 use crate::source::{Delivery, Memberships, Report, Slot, Timings};
-use crate::telemetry::families;
-use crate::telemetry::metrics::{Counter, Gauge, Histogram, Registry};
+use crate::telemetry::metrics::Registry;
 use crate::upstream::Cluster;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -53,6 +54,7 @@ pub struct Publisher {
     delivered: BTreeMap<Arc<str>, u64>,
     retired: Vec<Arc<Snapshot>>,
     metrics: Metrics,
+    compile: Compile,
 }
 
 impl Publisher {
@@ -72,6 +74,7 @@ impl Publisher {
             compiled: Vec::new(),
             delivered: BTreeMap::new(),
             retired: Vec::new(),
+            compile,
         };
         (publisher, reports)
     }
@@ -92,10 +95,10 @@ impl Publisher {
 
     /// Publishes each change until every source has ended, which they do with the process.
     pub async fn run(mut self) {
-        self.publish();
+        self.publish_apart().await;
         loop {
             match self.changed().await {
-                Change::Wish => drop(self.publish()),
+                Change::Wish => self.publish_apart().await,
                 Change::Members => self.follow_members(),
                 Change::Over => return,
             }
@@ -137,59 +140,84 @@ impl Publisher {
 
     /// Publishes what is in the slots, unless a required one was never filled; says whether it was not.
     pub fn publish(&mut self) -> bool {
+        let Some(wish) = self.wish() else { return false };
+        let compiled = self.work(&wish).map(Work::run);
+        self.finish(wish, compiled);
+        true
+    }
+
+    /// The same, compiling on another thread: health checks, signals and whatever else this thread does go on. One compile at a
+    /// time; what is wished meanwhile is taken together by the next.
+    async fn publish_apart(&mut self) {
+        let Some(wish) = self.wish() else { return };
+        let compiled = match self.work(&wish) {
+            Some(work) => Some(apart(move || work.run()).await),
+            None => None,
+        };
+        self.finish(wish, compiled);
+    }
+
+    /// What the slots hold now; `None` where a required one was never filled.
+    fn wish(&mut self) -> Option<Wish> {
         // Taken first, because a source says who belongs to a cluster before it delivers the cluster.
         let members = self.members.take();
         let deliveries: Vec<_> = self.slots.iter_mut().map(|slot| (slot.is_required(), slot.take())).collect();
         if deliveries.iter().any(|(required, delivery)| *required && delivery.is_none()) {
             self.hand_on(&members);
-            return false;
+            return None;
         }
         let numbered =
             |(slot, (_, d)): (&Slot, &(bool, Option<Delivery>))| Some((slot.name().into(), d.as_ref()?.number));
-        let delivered = self.slots.iter().zip(&deliveries).filter_map(numbered).collect();
+        self.delivered = self.slots.iter().zip(&deliveries).filter_map(numbered).collect();
         let deliveries: Vec<_> = deliveries.into_iter().filter_map(|(_, delivery)| delivery).collect();
         let started = Instant::now();
         let fragments: Vec<Arc<Wanted>> = deliveries.iter().map(|d| Arc::clone(&d.fragment)).collect();
         let (model, lost) = self.merger.merge(&fragments);
-        let mut timings = Timings { merge: started.elapsed(), ..Timings::default() };
+        Some(Wish { members, deliveries, model, lost, merge: started.elapsed() })
+    }
+
+    /// What is to be compiled for it, if anything.
+    fn work(&self, wish: &Wish) -> Option<Work> {
+        let same = |last: &Model| *last == wish.model || only_endpoints_differ(last, &wish.model);
+        let (model, previous) = (wish.model.clone(), self.shared.full());
+        let (registry, compile) = (self.registry.clone(), self.compile);
+        (!self.last.as_ref().is_some_and(same)).then_some(Work { model, previous, registry, compile })
+    }
+
+    fn finish(&mut self, wish: Wish, compiled: Option<Compiled>) {
+        let Wish { members, deliveries, model, lost, merge } = wish;
+        let mut timings = Timings { merge, ..Timings::default() };
         let changed = self.last.as_ref() != Some(&model);
         if changed {
-            self.apply(&model, &mut timings);
+            self.apply(&model, compiled, &mut timings);
             self.last = Some(model);
         }
         // After the swap: a cluster that was closed until its TLS was said would take requests in cleartext until then.
         self.hand_on(&members);
         let problems = self.together(deliveries.iter().map(|d| &*d.problems).chain([&*lost, &*self.compiled]));
-        self.delivered = delivered;
         self.tell(&problems, changed.then_some(timings));
-        true
     }
 
-    fn apply(&mut self, model: &Model, timings: &mut Timings) {
-        if self.last.as_ref().is_some_and(|last| only_endpoints_differ(last, model)) {
-            let started = Instant::now();
-            self.set_members(model);
-            timings.swap = started.elapsed();
-            return;
-        }
+    /// Has the model serve. Nothing is compiled where only endpoints differ.
+    fn apply(&mut self, model: &Model, compiled: Option<Compiled>, timings: &mut Timings) {
         let started = Instant::now();
-        let previous = self.shared.full();
-        let (snapshot, problems) = compile(model, &previous, &self.registry);
-        self.compiled = problems;
-        timings.compile = started.elapsed();
-        let started = Instant::now();
-        for held in previous.clusters.diff(&snapshot.clusters).into_iter().filter_map(|(_, new)| new) {
-            if let Some(endpoints) = self.said(held.cluster.spec()) {
-                held.cluster.set_members(&endpoints);
+        if let Some(Compiled { snapshot, problems, took }) = compiled {
+            self.compiled = problems;
+            timings.compile = took;
+            let previous = self.shared.full();
+            for held in previous.clusters.diff(&snapshot.clusters).into_iter().filter_map(|(_, new)| new) {
+                if let Some(endpoints) = self.said(held.cluster.spec()) {
+                    held.cluster.set_members(&endpoints);
+                }
+                (self.on_cluster)(&held.cluster);
             }
-            (self.on_cluster)(&held.cluster);
+            drop(previous);
+            self.metrics.objects(&snapshot);
+            self.retired.push(self.shared.swap(snapshot));
+            self.reap();
         }
-        drop(previous);
-        self.metrics.objects(&snapshot);
-        self.retired.push(self.shared.swap(snapshot));
         self.set_members(model);
         timings.swap = started.elapsed();
-        self.reap();
     }
 
     /// Endpoints of clusters that the model speaks for and has changed, as it has them now. The others have theirs already.
@@ -276,6 +304,40 @@ impl Publisher {
     }
 }
 
+/// What was in the slots at one time.
+struct Wish {
+    members: BTreeMap<Arc<str>, Said>,
+    deliveries: Vec<Delivery>,
+    model: Model,
+    lost: Vec<Problem>,
+    merge: Duration,
+}
+
+type Compile = fn(&Model, &Snapshot, &Registry) -> (Snapshot, Vec<Problem>);
+
+/// What is compiled from what.
+struct Work {
+    model: Model,
+    previous: Arc<Snapshot>,
+    registry: Registry,
+    compile: Compile,
+}
+
+/// What came of it.
+struct Compiled {
+    snapshot: Snapshot,
+    problems: Vec<Problem>,
+    took: Duration,
+}
+
+impl Work {
+    fn run(self) -> Compiled {
+        let started = Instant::now();
+        let (snapshot, problems) = (self.compile)(&self.model, &self.previous, &self.registry);
+        Compiled { snapshot, problems, took: started.elapsed() }
+    }
+}
+
 /// What the publisher has to follow.
 enum Change {
     /// A source delivered.
@@ -313,78 +375,6 @@ fn only_endpoints_differ(a: &Model, b: &Model) -> bool {
         && a.certificates == b.certificates
 }
 
-struct Metrics {
-    generation: Gauge,
-    published_at: Gauge,
-    published: Counter,
-    unchanged: Counter,
-    duration: Histogram,
-    members: Counter,
-    members_duration: Histogram,
-    errors: Gauge,
-    warnings: Gauge,
-    listeners: Gauge,
-    routes: Gauge,
-    clusters: Gauge,
-    certificates: Gauge,
-}
-
-impl Metrics {
-    fn new(registry: &Registry) -> Self {
-        let publishes = |result| registry.counter(&families::CONFIG_PUBLISHES, &[("result", result)]);
-        let problems = |severity| registry.gauge(&families::CONFIG_PROBLEMS, &[("severity", severity)]);
-        let objects = |kind| registry.gauge(&families::CONFIG_OBJECTS, &[("kind", kind)]);
-        Self {
-            generation: registry.gauge(&families::CONFIG_GENERATION, &[]),
-            published_at: registry.gauge(&families::CONFIG_PUBLISHED, &[]),
-            published: publishes("published"),
-            unchanged: publishes("unchanged"),
-            duration: registry.histogram(&families::CONFIG_PUBLISH_DURATION, &[]),
-            members: registry.counter(&families::MEMBERSHIP_CHANGES, &[]),
-            members_duration: registry.histogram(&families::MEMBERSHIP_DURATION, &[]),
-            errors: problems("error"),
-            warnings: problems("warning"),
-            listeners: objects("listener"),
-            routes: objects("route"),
-            clusters: objects("cluster"),
-            certificates: objects("certificate"),
-        }
-    }
-
-    fn publishes(&self, published: bool) {
-        if published { self.published.add(1) } else { self.unchanged.add(1) }
-    }
-
-    fn published(&self, generation: u64, took: Duration) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
-        self.published_at.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
-        self.duration.observe(took);
-    }
-
-    fn members(&self, clusters: usize, took: Duration) {
-        self.members.add(clusters as u64);
-        self.members_duration.observe(took);
-    }
-
-    fn problems(&self, problems: &[Problem]) {
-        let errors = problems.iter().filter(|p| p.severity == Severity::Error).count();
-        self.errors.set(count(errors));
-        self.warnings.set(count(problems.len() - errors));
-    }
-
-    fn objects(&self, snapshot: &Snapshot) {
-        self.listeners.set(count(snapshot.listeners.len()));
-        self.routes.set(count(snapshot.routes.len()));
-        self.clusters.set(count(snapshot.clusters.len()));
-        self.certificates.set(count(snapshot.tls.certificates.len()));
-    }
-}
-
-fn count(n: usize) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -393,6 +383,8 @@ mod tests {
     use crate::source::slot;
     use std::cell::RefCell;
     use std::rc::Rc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Mutex, mpsc};
 
     fn cluster(name: &str, ports: &[u16]) -> ClusterSpec {
         let endpoint = |port: &u16| EndpointSpec::new(([127, 0, 0, 1], *port).into(), 1);
@@ -643,6 +635,54 @@ mod tests {
         assert_eq!(ports(&shared, "c"), [8]);
     }
 
+    /// Where the control thread says that it goes on.
+    static GOES_ON: Mutex<Option<mpsc::Receiver<()>>> = Mutex::new(None);
+    static COMPILES: AtomicUsize = AtomicUsize::new(0);
+
+    /// Takes as long as the control thread needs to do something else.
+    fn patient(model: &Model, previous: &Snapshot, registry: &Registry) -> (Snapshot, Vec<Problem>) {
+        COMPILES.fetch_add(1, Ordering::SeqCst);
+        let goes_on = GOES_ON.lock().unwrap().as_ref().unwrap().recv_timeout(Duration::from_secs(20));
+        goes_on.expect("the control thread does not wait for a compile");
+        compile(model, previous, registry)
+    }
+
+    async fn until(holds: impl Fn() -> bool) {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_control_thread_goes_on_while_one_configuration_is_compiled_at_a_time() {
+        let (feeds, mut publisher, report, shared) = publisher(&[true]);
+        let said = Memberships::default();
+        let (go_on, goes_on) = mpsc::channel();
+        *GOES_ON.lock().unwrap() = Some(goes_on);
+        publisher.compile = patient;
+        let publisher = publisher.memberships(said.clone());
+        let others = async {
+            feeds[0].deliver(fragment(&[], "c"), vec![]);
+            until(|| COMPILES.load(Ordering::SeqCst) == 1).await;
+            // Of what is wished meanwhile the newest counts, and members that are said meanwhile come with it.
+            feeds[0].deliver(fragment(&[], "d"), vec![]);
+            said.set("c", endpoints(&[7]));
+            let mut newest = fragment(&[], "c");
+            newest.clusters.push(cluster("d", &[9]).into());
+            feeds[0].deliver(newest, vec![]);
+            assert_eq!((COMPILES.load(Ordering::SeqCst), report.borrow().generation), (1, 0));
+            go_on.send(()).unwrap();
+            until(|| COMPILES.load(Ordering::SeqCst) == 2).await;
+            assert_eq!((report.borrow().generation, ports(&shared, "c").len()), (1, 0));
+            go_on.send(()).unwrap();
+            until(|| report.borrow().generation == 2).await;
+            assert_eq!((ports(&shared, "c"), ports(&shared, "d")), (vec![7], vec![9]));
+            drop(feeds);
+        };
+        tokio::join!(publisher.run(), others);
+        assert_eq!(COMPILES.load(Ordering::SeqCst), 2);
+    }
+
     #[tokio::test]
     async fn the_task_follows_both_roads_in_any_order() {
         for first in [true, false] {
@@ -659,6 +699,8 @@ mod tests {
                     } else {
                         (wish(), word())
                     };
+                    // The first round is compiled, on another thread.
+                    until(|| shared.load().cluster("c").is_some()).await;
                     tokio::task::yield_now().await;
                     tokio::task::yield_now().await;
                     assert_eq!(ports(&shared, "c"), [1000 + round]);
