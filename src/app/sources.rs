@@ -6,17 +6,22 @@ use crate::kubernetes::{KubernetesSource, Learnt, SOURCE, status};
 use crate::snapshot::Publisher;
 use crate::source::{self, FileSource, InstallSource, Memberships, Report, Slot, Source};
 use crate::upstream::health;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+/// The names of the certificates of the install configuration.
+type Certificates = watch::Receiver<BTreeSet<String>>;
+
 impl App {
     /// Starts what delivers fragments, what publishes them, and checks of each cluster that comes to serve.
     pub(super) fn start_sources(&self, reloads: Reloads) -> (watch::Receiver<Report>, Option<Status>) {
         let memberships = Memberships::default();
-        let mut slots = vec![self.start_install(reloads.install), self.start_files(reloads.files)];
-        let kubernetes = self.start_kubernetes(&memberships).map(|(slot, settings, learnt)| {
+        let (install, certificates) = self.start_install(reloads.install);
+        let mut slots = vec![install, self.start_files(reloads.files)];
+        let kubernetes = self.start_kubernetes(&memberships, certificates).map(|(slot, settings, learnt)| {
             slots.push(slot);
             (settings, learnt)
         });
@@ -31,26 +36,27 @@ impl App {
         (report, status)
     }
 
-    /// What the install configuration itself wants.
-    fn start_install(&self, reloads: mpsc::Receiver<()>) -> Slot {
+    /// What the install configuration itself wants, and the names of its certificates.
+    fn start_install(&self, reloads: mpsc::Receiver<()>) -> (Slot, Certificates) {
         let (feed, slot) = source::slot("install", true);
         let install = InstallSource::new(self.config.clone(), reloads);
+        let names = install.certificate_names();
         self.tasks.spawn_local("install source", install.run(feed)).detach();
-        slot
+        (slot, names)
     }
 
     fn start_files(&self, reloads: mpsc::Receiver<()>) -> Slot {
         let (feed, slot) = source::slot("files", true);
-        let files = FileSource::new(self.config.routes.clone(), self.config.certificates.clone(), reloads);
+        let files = FileSource::new(self.config.routes.clone(), reloads);
         self.tasks.spawn_local("file source", files.run(feed)).detach();
         slot
     }
 
-    fn start_kubernetes(&self, memberships: &Memberships) -> Option<(Slot, Settings, Learnt)> {
-        let mut settings = self.config.kubernetes.clone()?;
-        settings.certificates = self.config.certificates.iter().map(|files| files.name.clone()).collect();
+    fn start_kubernetes(&self, memberships: &Memberships, names: Certificates) -> Option<(Slot, Settings, Learnt)> {
+        let settings = self.config.kubernetes.clone()?;
         let (feed, slot) = source::slot(SOURCE, true);
         let source = KubernetesSource::new(settings.clone(), memberships.clone(), &self.tasks, &self.registry);
+        let source = source.certificate_names(names);
         let learnt = source.learnt();
         self.tasks.spawn_local("kubernetes source", source.run(feed)).detach();
         Some((slot, settings, learnt))

@@ -101,7 +101,7 @@ impl Found {
     }
 
     fn problems(mut self) -> Vec<Problem> {
-        let (read, wrong) = read_files(std::mem::take(&mut self.routes), Vec::new());
+        let (read, wrong) = read_files(std::mem::take(&mut self.routes), &[]);
         self.say(read, wrong);
         // Not before all files were looked at, because they may name certificates of the install configuration.
         for object in std::mem::take(&mut self.objects) {
@@ -200,7 +200,7 @@ fn expand(path: &Path, kubernetes: bool) -> Vec<PathBuf> {
 
 /// An install configuration with everything that it names, as far as the snapshot that would serve.
 fn whole(config: Config) -> Vec<Problem> {
-    let (mut fragment, mut problems) = read_files(config.routes, config.certificates);
+    let (mut fragment, mut problems) = read_files(config.routes, &config.certificates);
     fragment.listeners = config.listeners;
     fragment.tls.extend(config.tls);
     let (model, conflicts) = merge(&[Arc::new(fragment.into())]);

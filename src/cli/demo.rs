@@ -90,7 +90,7 @@ fn certificates(folder: &Path) -> Result<(), Box<dyn std::error::Error + Send + 
 fn gate(http: u16, https: u16, admin: u16) -> String {
     format!(
         "\
-# Listeners (read again when they change), certificates, limits. `tidegate schema install` describes every key.
+# Listeners and certificates (read again when they change), limits. `tidegate schema install` describes every key.
 workers: 1
 admin: {{ address: \"127.0.0.1:{admin}\" }}
 certificates:
@@ -134,7 +134,7 @@ fn show(folder: &Path, opened: &Opened) {
         "
 Tidegate runs. Its configuration is in {folder}:
   routes.yaml   edit it, save it, and ask again
-  gate.yaml     listeners, read again when they change, too; certificates and limits
+  gate.yaml     listeners and certificates, read again when they change, too; limits
 
 Try, in another terminal:
   # by host

@@ -94,7 +94,7 @@ enum Command {
 /// The kinds of file.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum SchemaKind {
-    /// Listeners, certificates, limits, telemetry: listeners are read again when they change
+    /// Listeners, certificates, limits, telemetry: the first two are read again when they change
     Install,
     /// Routes and clusters: read again when they change
     Routes,
@@ -105,7 +105,7 @@ impl SchemaKind {
     pub fn schema(self) -> serde_json::Value {
         match self {
             Self::Install => {
-                let doc = "The install configuration of Tidegate: listeners, certificates, limits, telemetry. Listeners are read again when it changes, all else needs a restart.";
+                let doc = "The install configuration of Tidegate: listeners, certificates, limits, telemetry. Listeners and certificates are read again when it changes, all else needs a restart.";
                 Schema::of("Tidegate install configuration", doc, &install::root())
             }
             Self::Routes => grammar::schema(),

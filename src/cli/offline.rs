@@ -15,7 +15,7 @@ pub(super) fn snapshot(args: &ConfigArgs) -> Result<Snapshot, ExitCode> {
         super::tell(&problems);
         super::fail("the configuration is wrong")
     })?;
-    let (mut fragment, problems) = read_files(config.routes, config.certificates);
+    let (mut fragment, problems) = read_files(config.routes, &config.certificates);
     fragment.listeners = config.listeners;
     fragment.tls.extend(config.tls);
     let (snapshot, problems) = compiled(fragment, problems);

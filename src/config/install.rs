@@ -38,7 +38,7 @@ pub(super) fn parse(place: &str, text: &str, base: &Path, files: &dyn Files) -> 
 pub fn root() -> Section<Config> {
     Section {
         name: "install",
-        doc: "An install configuration of Tidegate. Its listeners are read again when it changes, all else needs a restart.",
+        doc: "An install configuration of Tidegate. Its listeners and certificates are read again when it changes, all else needs a restart.",
         fields,
     }
 }

@@ -1,6 +1,6 @@
 //! What does the install configuration say, and how is any configuration text read with every mistake named at its place?
 //!
-//! The install configuration is read at the start, and its listeners whenever it changes; routes have a grammar of their own in
+//! The install configuration is read at the start, and its listeners and certificates whenever it changes; routes have a grammar of their own in
 //! `source`, written with the same kinds and sections.
 
 pub mod decode;
@@ -64,6 +64,11 @@ pub struct Config {
 impl Config {
     /// Reads a file; either all of it is right, or every mistake is told.
     pub fn load(path: &Path) -> Result<Self, Vec<Problem>> {
+        Self::load_with(path, &FilesIn(path.parent().unwrap_or(Path::new(""))))
+    }
+
+    /// The same, where `files` reads what the file names (authorities).
+    pub fn load_with(path: &Path, files: &dyn Files) -> Result<Self, Vec<Problem>> {
         let place = path.display().to_string();
         let text = read_text(path).map_err(|why| {
             vec![Problem::error(
@@ -73,7 +78,7 @@ impl Config {
             )]
         })?;
         let base = path.parent().unwrap_or(Path::new(""));
-        let config = install::parse(&place, &text, base, &FilesIn(base))?;
+        let config = install::parse(&place, &text, base, files)?;
         let written = Some(Arc::new(config.clone()));
         Ok(Self { path: Some(path.into()), written, ..config })
     }

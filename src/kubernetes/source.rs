@@ -39,6 +39,8 @@ const REMIND: Duration = Duration::from_secs(10);
 /// Routes, clusters and certificates of a cluster's objects.
 pub struct KubernetesSource {
     settings: Settings,
+    /// The names of the certificates of the install configuration, where they change.
+    certificates: Option<watch::Receiver<BTreeSet<String>>>,
     tasks: Tasks,
     registry: Registry,
     memberships: Memberships,
@@ -76,11 +78,29 @@ impl KubernetesSource {
         Self {
             store: Rc::new(Store::new(&settings, memberships.clone())),
             settings,
+            certificates: None,
             tasks: tasks.clone(),
             registry: registry.clone(),
             memberships,
             connection: watch::Sender::new(None),
             translations: watch::Sender::new(None),
+        }
+    }
+
+    /// Has [`Settings::certificates`] follow these.
+    #[must_use]
+    pub fn certificate_names(mut self, names: watch::Receiver<BTreeSet<String>>) -> Self {
+        self.settings.certificates.clone_from(&names.borrow());
+        self.certificates = Some(names);
+        self
+    }
+
+    /// Waits until there are others.
+    async fn certificates_changed(&self) {
+        let Some(mut names) = self.certificates.clone() else { return std::future::pending().await };
+        if names.wait_for(|now| *now != self.settings.certificates).await.is_err() {
+            // They will never change again.
+            std::future::pending().await
         }
     }
 
@@ -178,6 +198,9 @@ impl Work {
         let started = Instant::now();
         let store = Rc::clone(&self.source.store);
         store.seen();
+        if let Some(names) = &self.source.certificates {
+            self.source.settings.certificates.clone_from(&names.borrow());
+        }
         let mut translation =
             translate(&store.objects.borrow(), &self.source.settings, &self.namespace, &mut self.memory);
         self.took.observe(started.elapsed());
@@ -236,6 +259,7 @@ impl Work {
                     Change::Wish => break,
                     Change::Version => self.source.translations.send_modify(|_| {}),
                 },
+                () = self.source.certificates_changed() => break,
                 () = until(patience) => break,
                 () = sleep(REMIND), if !self.delivered => {
                     tracing::warn!("not ready: waiting for the API server to say what Secrets hold");

@@ -6,13 +6,26 @@ use crate::model::{CertificateSpec, Pem, Problem};
 use std::path::Path;
 
 /// The certificates of a configuration, and what was last read of each.
+#[derive(Default)]
 pub(super) struct Certificates {
     all: Vec<(CertificateFiles, Option<CertificateSpec>)>,
 }
 
 impl Certificates {
-    pub(super) fn new(files: Vec<CertificateFiles>) -> Self {
-        Self { all: files.into_iter().map(|files| (files, None)).collect() }
+    pub(super) fn of(files: &[CertificateFiles]) -> Self {
+        let mut all = Self::default();
+        all.follow(files);
+        all
+    }
+
+    /// These are the certificates from now on. One whose name there was keeps what was read last until its files can be read.
+    pub(super) fn follow(&mut self, files: &[CertificateFiles]) {
+        let mut before = std::mem::take(&mut self.all);
+        let last = |before: &mut Vec<(CertificateFiles, Option<CertificateSpec>)>, name: &str| {
+            let at = before.iter().position(|(old, _)| old.name == name)?;
+            before.swap_remove(at).1
+        };
+        self.all = files.iter().map(|files| (files.clone(), last(&mut before, &files.name))).collect();
     }
 
     /// Reads every file again. A certificate of which a file cannot be read keeps what was read last, as a whole: a chain

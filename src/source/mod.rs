@@ -10,7 +10,9 @@ pub mod grammar;
 pub mod install;
 pub mod memberships;
 pub mod merge;
+mod recording;
 pub mod report;
+mod reread;
 mod routes_file;
 
 pub use file::{FileSource, read_files};

@@ -2,10 +2,10 @@
 
 use super::folder_watch::{Interest, is_yaml};
 use super::grammar::{Parsed, Refused, keep_last_good, parse};
-use crate::config::decode::Files;
+use super::recording::{Named, Recording};
+use super::reread::Reading;
 use crate::config::{read_bytes, read_text};
 use crate::model::{Fragment, Origin, Problem};
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -25,18 +25,6 @@ struct File {
     /// What of it is right, with last good versions of what is not.
     fragment: Fragment,
     problems: Vec<Problem>,
-}
-
-/// A file that a text names, and its content.
-type Named = (PathBuf, Result<Vec<u8>, String>);
-
-/// What was read.
-#[derive(Default)]
-pub(super) struct Reading {
-    pub(super) fragment: Fragment,
-    pub(super) problems: Vec<Problem>,
-    /// A file is empty that was not: perhaps someone is about to write it.
-    pub(super) doubt: bool,
 }
 
 impl RoutesFiles {
@@ -77,7 +65,8 @@ impl RoutesFiles {
     }
 
     /// What to watch.
-    pub(super) fn interest(&self, interest: &mut Interest) {
+    pub(super) fn interest(&self) -> Interest {
+        let mut interest = Interest::default();
         for place in &self.places {
             let to = if place.is_dir() { &mut interest.folders } else { &mut interest.files };
             to.insert(place.clone());
@@ -86,6 +75,7 @@ impl RoutesFiles {
             interest.files.insert(path.clone());
             interest.files.extend(file.named.iter().map(|(path, _)| path.clone()));
         }
+        interest
     }
 }
 
@@ -105,7 +95,7 @@ impl File {
 
     fn take(self, path: &Path, text: Result<String, String>) -> Self {
         let place = path.display().to_string();
-        let files = Recording { base: path.parent().unwrap_or(Path::new("")), read: RefCell::default() };
+        let files = Recording::beside(path);
         let parsed = match &text {
             Ok(text) => parse(&place, text, &files),
             Err(why) => {
@@ -117,24 +107,9 @@ impl File {
             }
         };
         // A text that cannot be read names no files; those of the last good content stay of interest.
-        let named = if parsed.refused.text { self.named } else { files.read.into_inner() };
+        let named = if parsed.refused.text { self.named } else { files.read() };
         let (fragment, problems) = keep_last_good(&place, parsed, &self.fragment);
         Self { text: Some(text), named, fragment, problems }
-    }
-}
-
-/// Files of a folder, with a record of what was read.
-struct Recording<'p> {
-    base: &'p Path,
-    read: RefCell<Vec<Named>>,
-}
-
-impl Files for Recording<'_> {
-    fn read(&self, path: &str) -> Result<Vec<u8>, String> {
-        let path = self.base.join(path);
-        let content = read_bytes(&path);
-        self.read.borrow_mut().push((path, content.clone()));
-        content
     }
 }
 

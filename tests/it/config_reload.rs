@@ -1,5 +1,6 @@
 //! What happens when the routes change while requests run?
 
+use crate::harness::certs::Authority;
 use crate::harness::client::Client;
 use crate::harness::h2::{H2Client, collect, request};
 use crate::harness::proxy::{Proxy, everything_to, items, routes};
@@ -8,6 +9,7 @@ use crate::harness::upstream::{Peer, Upstream};
 use rustix::process::Signal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
 fn respond(name: &str) -> String {
@@ -178,6 +180,39 @@ async fn connections_at_rest_end_with_their_listener_and_those_at_work_after_the
     assert_eq!(working.closed().await.map_err(|e| e.to_string()), Ok(()));
     assert_eq!(staying.get("a.test", "/").await.get("connection"), None);
     assert_eq!(staying_h2.get("http", "a.test", "/").await.text(), "ok");
+}
+
+#[tokio::test]
+async fn a_listener_comes_with_a_certificate_and_authorities_that_are_as_new_and_both_may_be_renewed() {
+    let (authority, clients) = (Authority::new("first"), Authority::new("clients"));
+    let setup = routes(respond("one")).http("");
+    let (pem, key) = ("new.pem", "new.key");
+    let issued = authority.issue(&["a.test"]);
+    let setup = setup.file(pem, &issued.chain).file(key, &issued.key).file("ca.pem", &clients.pem);
+    let proxy = setup.start().await;
+    let listener = "  https: { address: \"127.0.0.1:0\", protocol: https, \
+                    tls: { certificates: [new], client_auth: { ca: ca.pem } } }\n";
+    let certificates = format!("certificates: {{ new: {{ certificate: {pem}, key: {key} }} }}\nlisteners:\n");
+    edit(&proxy, &[("listeners:\n", &format!("{certificates}{listener}"))]);
+    let https = bound(&proxy, "https").await;
+    let client = authority.client_as(&["http/1.1"], &clients.issue_client("one"));
+    assert_eq!(Client::tls(https, &client, "a.test").await.get("a.test", "/").await.text(), "one");
+    assert!(items(&proxy.api("problems").await).is_empty(), "nothing needs a restart");
+    // Renewals of files that came while running are watched like those of the start.
+    let (second, others) = (Authority::new("second"), Authority::new("others"));
+    let issued = second.issue(&["a.test"]);
+    proxy.write("ca.pem", &others.pem);
+    proxy.write(key, &issued.key);
+    proxy.write(pem, &issued.chain);
+    let client = second.client_as(&["http/1.1"], &others.issue_client("two"));
+    until("the renewal", || async {
+        let mut stream = crate::harness::client::tls(https, &client, "a.test").await.ok()?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await.ok()?;
+        let mut answer = [0; 15];
+        stream.read_exact(&mut answer).await.ok()?;
+        (answer == *b"HTTP/1.1 200 OK").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

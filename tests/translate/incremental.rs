@@ -192,6 +192,22 @@ impl Gate {
     }
 }
 
+#[test]
+fn a_name_that_the_install_configuration_takes_is_a_secret_no_more_until_it_gives_it_up() {
+    let (mut objects, mut memory) = (Objects::default(), Memory::default());
+    let text = "hosts: [a.test]\ntls: { certificate: shop }\nroutes: [{ path: /, to: shop/w0 }]\n";
+    let object = Some(json!({ "metadata": { "uid": "m0" }, "data": { "a.yaml": text } }));
+    apply(&mut objects, &Step { kind: "ConfigMap", name: "m0".into(), object });
+    for known in [&[][..], &["shop"], &[]] {
+        let certificates = known.iter().map(ToString::to_string).collect();
+        let settings = Settings { certificates, ..settings() };
+        let translation = translate(&objects, &settings, OWN, &mut memory);
+        assert_eq!(translation, translate(&objects, &settings, OWN, &mut Memory::default()));
+        let wanted = translation.secrets.iter().any(|key| *key == Key::new(OWN, "shop"));
+        assert_eq!(wanted, known.is_empty(), "{known:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 

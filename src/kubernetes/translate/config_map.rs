@@ -64,6 +64,13 @@ pub(super) fn refresh(
     }
 }
 
+/// Has every text read anew, with its last good version as it is.
+pub(super) fn forget(cache: &mut Cache) {
+    for held in cache.values_mut() {
+        Arc::make_mut(&mut held.map).data.clear();
+    }
+}
+
 fn read(map: &Arc<RoutesConfigMap>, before: Option<Held>, own: &str, known: &BTreeSet<String>) -> Held {
     let mut before = before.map(|held| (held.map, held.texts));
     let mut last = |name: &String| -> (bool, Option<Rc<Owned>>) {

@@ -92,13 +92,15 @@ impl Keyed for Arc<Bound> {
 }
 
 /// What earlier translations leave to later ones: what each version of an object asks for, what came of it, and last good
-/// versions. One memory goes with one set of settings.
+/// versions. One memory goes with one set of settings, of which the names of certificates alone may change.
 #[derive(Debug, Default)]
 pub struct Memory {
     config_maps: config_map::Cache,
     /// The ConfigMaps and their texts as they were seen last.
     maps: Vec<Arc<RoutesConfigMap>>,
     texts: Vec<Rc<Owned>>,
+    /// The certificates of the install configuration that texts were read with.
+    certificates: BTreeSet<String>,
     classes: Vec<Arc<IngressClass>>,
     ingresses: Seen<Ingress>,
     services: Seen<Service>,
@@ -148,9 +150,16 @@ impl Memory {
         self.services.follow(&objects.services, &asks, &mut news);
         news.gone.extend(others.gone);
         news.come.extend(others.come);
-        let maps = renewed(&mut self.maps, objects.config_maps.values());
+        let mut maps = renewed(&mut self.maps, objects.config_maps.values());
+        let known = &settings.certificates;
+        if self.certificates != *known {
+            // A name in a text may mean something else now.
+            self.certificates.clone_from(known);
+            config_map::forget(&mut self.config_maps);
+            maps = true;
+        }
         if maps {
-            config_map::refresh(&mut self.config_maps, &objects.config_maps, own, &settings.certificates);
+            config_map::refresh(&mut self.config_maps, &objects.config_maps, own, known);
             self.texts(&mut news);
         }
         (news, maps)

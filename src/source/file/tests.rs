@@ -6,6 +6,7 @@ use crate::model::Severity;
 use crate::source::{Delivery, Slot, slot};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::LocalSet;
 
@@ -21,10 +22,10 @@ struct Running {
 }
 
 impl Running {
-    async fn start(routes: &[&Path], certificates: Vec<CertificateFiles>) -> (Self, Delivery) {
+    async fn start(routes: &[&Path]) -> (Self, Delivery) {
         let (reload, reloads) = mpsc::channel(1);
         let (feed, slot) = slot("files", true);
-        let source = FileSource::new(routes.iter().map(|p| p.to_path_buf()).collect(), certificates, reloads);
+        let source = FileSource::new(routes.iter().map(|p| p.to_path_buf()).collect(), reloads);
         let (tasks, ending) = Tasks::new();
         let task = tasks.spawn_local("file source", source.run(feed));
         let mut running = Self { slot, reload, _task: task, _ending: ending };
@@ -59,7 +60,7 @@ async fn a_changed_file_is_read_again() {
         let top = folder();
         let file = top.path().join("routes.yaml");
         fs::write(&file, A).unwrap();
-        let (mut running, first) = Running::start(&[&file], vec![]).await;
+        let (mut running, first) = Running::start(&[&file]).await;
         assert_eq!(names(&first), ["a.test/"]);
         fs::write(&file, B).unwrap();
         assert_eq!(names(&running.next().await), ["b.test/"]);
@@ -73,7 +74,7 @@ async fn a_file_replaced_by_rename_is_read_again_and_again() {
         let top = folder();
         let file = top.path().join("routes.yaml");
         fs::write(&file, A).unwrap();
-        let (mut running, _) = Running::start(&[&file], vec![]).await;
+        let (mut running, _) = Running::start(&[&file]).await;
         for (text, name) in [(B, "b.test/"), (A, "a.test/"), (B, "b.test/")] {
             fs::write(top.path().join("new"), text).unwrap();
             fs::rename(top.path().join("new"), &file).unwrap();
@@ -94,7 +95,7 @@ async fn a_swapped_symlink_of_a_volume_is_seen() {
         }
         std::os::unix::fs::symlink("..1", at("..data")).unwrap();
         std::os::unix::fs::symlink("..data/routes.yaml", at("routes.yaml")).unwrap();
-        let (mut running, first) = Running::start(&[top.path()], vec![]).await;
+        let (mut running, first) = Running::start(&[top.path()]).await;
         assert_eq!(names(&first), ["a.test/"]);
         std::os::unix::fs::symlink("..2", at("..tmp")).unwrap();
         fs::rename(at("..tmp"), at("..data")).unwrap();
@@ -110,7 +111,7 @@ async fn a_deleted_file_keeps_its_routes_until_it_is_there_again() {
         let file = top.path().join("deep/routes.yaml");
         fs::create_dir(top.path().join("deep")).unwrap();
         fs::write(&file, A).unwrap();
-        let (mut running, _) = Running::start(&[&file], vec![]).await;
+        let (mut running, _) = Running::start(&[&file]).await;
         fs::remove_dir_all(top.path().join("deep")).unwrap();
         let gone = running.next().await;
         assert_eq!(names(&gone), ["a.test/"]);
@@ -126,7 +127,7 @@ async fn a_deleted_file_keeps_its_routes_until_it_is_there_again() {
 async fn files_come_to_a_folder_and_go_from_it() {
     local(async {
         let top = folder();
-        let (mut running, first) = Running::start(&[top.path()], vec![]).await;
+        let (mut running, first) = Running::start(&[top.path()]).await;
         assert_eq!(*first.problems, []);
         fs::write(top.path().join("b.yml"), B).unwrap();
         assert_eq!(names(&running.next().await), ["b.test/"]);
@@ -144,7 +145,7 @@ async fn a_file_that_does_not_parse_keeps_its_last_good_content() {
         let top = folder();
         let file = top.path().join("routes.yaml");
         fs::write(&file, A).unwrap();
-        let (mut running, _) = Running::start(&[&file], vec![]).await;
+        let (mut running, _) = Running::start(&[&file]).await;
         fs::write(&file, "a.test/: [").unwrap();
         let wrong = running.next().await;
         assert_eq!(names(&wrong), ["a.test/"]);
@@ -163,33 +164,11 @@ async fn a_named_authority_is_watched_too() {
         let file = top.path().join("routes.yaml");
         let text = "clusters: { x: { endpoints: 127.0.0.1:1, tls: { ca: ca.pem, server_name: x.test } } }\n";
         fs::write(&file, text).unwrap();
-        let (mut running, first) = Running::start(&[&file], vec![]).await;
+        let (mut running, first) = Running::start(&[&file]).await;
         assert!(first.fragment.clusters.is_empty() && first.problems.len() == 1);
         fs::write(top.path().join("ca.pem"), "-----BEGIN CERTIFICATE-----\n").unwrap();
         let then = running.next().await;
         assert_eq!((then.fragment.clusters.len(), then.problems.len()), (1, 0));
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_certificate_is_read_again_and_kept_when_it_cannot_be_read() {
-    local(async {
-        let top = folder();
-        let pair = (top.path().join("c.pem"), top.path().join("c.key"));
-        let files = CertificateFiles { name: "c".into(), origin: Origin::of("gate.yaml"), pairs: vec![pair.clone()] };
-        let pem = |text: &str| format!("-----BEGIN X-----\n{text}\n");
-        fs::write(&pair.0, pem("1")).unwrap();
-        fs::write(&pair.1, pem("key")).unwrap();
-        let (mut running, first) = Running::start(&[], vec![files]).await;
-        assert_eq!(&*first.fragment.certificates[0].pairs[0].0.0, pem("1").as_bytes());
-        fs::write(&pair.0, pem("2")).unwrap();
-        let second = running.next().await;
-        assert_eq!(&*second.fragment.certificates[0].pairs[0].0.0, pem("2").as_bytes());
-        fs::remove_file(&pair.1).unwrap();
-        let third = running.next().await;
-        assert_eq!(third.fragment.certificates, second.fragment.certificates);
-        assert!(third.problems[0].hint.contains("stays"), "{:?}", third.problems);
     })
     .await;
 }
@@ -200,7 +179,7 @@ async fn a_reload_reads_again() {
         let top = folder();
         let file = top.path().join("routes.yaml");
         fs::write(&file, A).unwrap();
-        let (mut running, _) = Running::start(&[&file], vec![]).await;
+        let (mut running, _) = Running::start(&[&file]).await;
         fs::write(&file, B).unwrap();
         running.reload.send(()).await.unwrap();
         assert_eq!(names(&running.next().await), ["b.test/"]);
