@@ -4,6 +4,7 @@
 //! one for the admin port; one for the access log.
 
 mod admin;
+mod sockets;
 mod sources;
 mod stop;
 mod worker;
@@ -13,12 +14,12 @@ pub use stop::Ended;
 use crate::config::{Access, AccessFormat, Config, LogFormat};
 use crate::lifecycle::{Drain, Draining, Ending, Readiness, ReadinessGuard, Signal, Signals, Tasks};
 use crate::listener::{self, Bound, Capacity, Listeners, Settings, Wiring};
-use crate::model::Problem;
 use crate::proxy::Parts;
 use crate::snapshot::{ListenerSnapshot, Shared};
 use crate::source::Report;
 use crate::telemetry::access_log::{AccessLog, AccessLogConfig, Output, Writer};
 use crate::telemetry::{Connections, Format, Log, Registry, families, log};
+use sockets::Sockets;
 use sources::Reload;
 use std::io;
 use std::net::SocketAddr;
@@ -104,9 +105,8 @@ struct App {
 
 /// What the control loop listens to.
 struct Control {
-    listeners: Listeners,
+    sockets: Sockets,
     report: watch::Receiver<Report>,
-    bound: watch::Sender<Vec<(String, SocketAddr)>>,
     reload: Reload,
     signals: Signals,
     ending: Ending,
@@ -145,7 +145,7 @@ impl App {
         let signals = Signals::listen()?;
         let ready = Some(self.readiness.guard("first configuration and listeners"));
         let (reload, reloads) = Reload::new();
-        let (report, status) = self.start_sources(reloads);
+        let (report, status, problems) = self.start_sources(reloads);
         let (bound, bound_reader) = watch::channel(Vec::new());
         let (admin, answering) = self.start_admin(report.clone(), bound_reader).await?;
         let wiring = Wiring {
@@ -157,7 +157,8 @@ impl App {
         };
         let (listeners, inboxes) = Listeners::new(self.config.worker_count(), wiring);
         let workers = Workers::start(inboxes, &self.parts())?;
-        let mut control = Control { listeners, report, bound, reload, signals, ending, ready, status };
+        let sockets = Sockets::new(listeners, bound, problems);
+        let mut control = Control { sockets, report, reload, signals, ending, ready, status };
         let outcome = self.control(&mut control, admin, opened).await;
         let ended = stop::shut_down(self, control, workers, outcome).await;
         // Last, so that probes and scrapes see the drain to its end.
@@ -191,18 +192,21 @@ impl App {
                     }
                     let generation = control.report.borrow_and_update().generation;
                     if generation > 0 {
-                        self.reconcile(control);
+                        control.sockets.follow(&self.shared);
                     }
                     if control.ready.is_some() && generation > 0 {
-                        if control.listeners.bound().is_empty() && !self.config.listeners.is_empty() {
+                        let listeners = control.sockets.bound();
+                        if listeners.is_empty() && !self.config.listeners.is_empty() {
+                            control.sockets.problems().iter().for_each(|problem| tracing::error!("{problem}"));
                             return Err(Error::NoListener);
                         }
                         control.ready = None;
                         if let Some(opened) = opened.take() {
-                            opened(&Opened { listeners: control.listeners.bound(), admin });
+                            opened(&Opened { listeners, admin });
                         }
                     }
                 }
+                () = control.sockets.due() => control.sockets.follow(&self.shared),
                 signal = control.signals.next() => match signal {
                     Signal::Reload => {
                         self.access_log.reopen();
@@ -213,16 +217,6 @@ impl App {
                 ended = control.ending.next() => return Err(Error::Task(ended.task.into_owned())),
             }
         }
-    }
-
-    fn reconcile(&self, control: &mut Control) {
-        let wanted: Vec<_> = self.shared.load().listeners.iter().map(|l| Arc::clone(&l.spec)).collect();
-        let problems: Vec<Problem> = control.listeners.reconcile(&wanted);
-        for problem in &problems {
-            tracing::error!("{problem}");
-        }
-        let bound = control.listeners.bound();
-        control.bound.send_replace(bound.iter().map(|b| (b.name.to_string(), b.address)).collect());
     }
 }
 

@@ -3,8 +3,9 @@
 use super::App;
 use crate::config::kubernetes::Settings;
 use crate::kubernetes::{KubernetesSource, Learnt, SOURCE, status};
+use crate::model::Fragment;
 use crate::snapshot::Publisher;
-use crate::source::{self, FileSource, InstallSource, Memberships, Report, Slot, Source};
+use crate::source::{self, Feed, FileSource, InstallSource, Memberships, Report, Slot, Source};
 use crate::upstream::health;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,11 +17,15 @@ use tokio::time::timeout;
 type Certificates = watch::Receiver<BTreeSet<String>>;
 
 impl App {
-    /// Starts what delivers fragments, what publishes them, and checks of each cluster that comes to serve.
-    pub(super) fn start_sources(&self, reloads: Reloads) -> (watch::Receiver<Report>, Option<Status>) {
+    /// Starts what delivers fragments, what publishes them, and checks of each cluster that comes to serve. The feed takes what is
+    /// wrong with sockets.
+    pub(super) fn start_sources(&self, reloads: Reloads) -> (watch::Receiver<Report>, Option<Status>, Feed) {
         let memberships = Memberships::default();
         let (install, certificates) = self.start_install(reloads.install);
-        let mut slots = vec![install, self.start_files(reloads.files)];
+        let (sockets, of_sockets) = source::slot("sockets", false);
+        // At once: a slot that is filled later has everything merged anew.
+        sockets.deliver(Fragment::default(), Vec::new());
+        let mut slots = vec![install, self.start_files(reloads.files), of_sockets];
         let kubernetes = self.start_kubernetes(&memberships, certificates).map(|(slot, settings, learnt)| {
             slots.push(slot);
             (settings, learnt)
@@ -33,7 +38,7 @@ impl App {
         self.tasks.spawn_local("publisher", publisher.run()).detach();
         let wanted = kubernetes.filter(|(settings, _)| settings.status);
         let status = wanted.map(|(settings, learnt)| self.start_status(settings, learnt, report.clone()));
-        (report, status)
+        (report, status, sockets)
     }
 
     /// What the install configuration itself wants, and the names of its certificates.

@@ -102,7 +102,6 @@ impl Listeners {
 
     fn open(&self, spec: &ListenerSpec) -> Result<Running, Problem> {
         let fail = |what: String, hint: String| {
-            tracing::error!(listener = spec.name, hint, "{what}");
             Problem::error(spec.origin.clone(), format!("listener {:?}: {what}", spec.name), hint)
         };
         let address = spec.address;

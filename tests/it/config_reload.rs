@@ -183,6 +183,43 @@ async fn connections_at_rest_end_with_their_listener_and_those_at_work_after_the
 }
 
 #[tokio::test]
+async fn a_listener_that_cannot_be_opened_is_a_problem_until_it_can_be() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let proxy = routes(respond("one")).http("").start().await;
+    let extra = format!("  extra: {{ address: \"{address}\" }}\n");
+    edit(&proxy, &[("listeners:\n", &format!("listeners:\n{extra}"))]);
+    let problem = wait_for_problem(&proxy, "extra").await;
+    let named = ["another process listens on", &address.to_string(), "tidegate.yaml", "ss -ltnp"];
+    assert!(named.iter().all(|part| problem.contains(part)), "{problem}");
+    proxy.wait_for_metric("tidegate_config_problems", &["severity=\"error\""], 1.0).await;
+    let shown = || async {
+        let all = items(&proxy.api("listeners").await);
+        all.into_iter().find(|listener| listener["name"] == "extra").map(|listener| listener["bound"].clone())
+    };
+    assert_eq!(shown().await, Some(serde_json::Value::Null), "it is wanted, and not open");
+    assert_eq!(proxy.get("a.test", "/").await.text(), "one");
+    drop(taken);
+    assert_eq!(bound(&proxy, "extra").await, address);
+    assert_eq!(Client::connect(address).await.get("a.test", "/").await.text(), "one");
+    until("no problem", || async { items(&proxy.api("problems").await).is_empty().then_some(()) }).await;
+    assert_eq!(proxy.metric("tidegate_config_problems", &["severity=\"error\""]).await, 0.0);
+    let log = proxy.log();
+    assert_eq!(log.matches("another process listens on").count(), 1, "it is told once, not at each attempt: {log}");
+}
+
+#[tokio::test]
+async fn a_listener_that_cannot_be_opened_is_forgotten_when_it_is_removed() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let extra = format!("  extra: {{ address: \"{}\" }}\n", taken.local_addr().unwrap());
+    let proxy = routes(respond("one")).http("").start().await;
+    edit(&proxy, &[("listeners:\n", &format!("listeners:\n{extra}"))]);
+    wait_for_problem(&proxy, "extra").await;
+    edit(&proxy, &[(&extra, "")]);
+    until("no problem", || async { items(&proxy.api("problems").await).is_empty().then_some(()) }).await;
+}
+
+#[tokio::test]
 async fn a_listener_comes_with_a_certificate_and_authorities_that_are_as_new_and_both_may_be_renewed() {
     let (authority, clients) = (Authority::new("first"), Authority::new("clients"));
     let setup = routes(respond("one")).http("");
