@@ -71,3 +71,12 @@ async fn http2_requests_keep_to_the_same_rules() {
     assert_eq!((request.head.first.as_str(), request.get("host")), ("GET /b HTTP/1.1", Some("a.test")));
     assert_eq!((request.get("x-a"), request.has("transfer-encoding")), (Some("1"), false));
 }
+
+#[tokio::test]
+async fn a_fragment_over_http2_is_cut_before_anything_is_decided() {
+    let gate = Gate::start().await;
+    for (path, first) in [("/a#/../b", "GET /a HTTP/1.1"), ("/a?c#d", "GET /a?c HTTP/1.1"), ("/#", "GET / HTTP/1.1")] {
+        assert_eq!(over_http2(&gate, &[(":path", path)]).await, Answer::Status(200));
+        assert_eq!(gate.up.requests().last().unwrap().head.first, first);
+    }
+}
