@@ -21,8 +21,11 @@ pub(super) struct Known {
     pub(super) specs: Sorted<Arc<ClusterSpec>>,
     pub(super) bindings: Sorted<Arc<Bound>>,
     /// What there was of those that were touched since the collections were last brought up to date.
-    touched: BTreeMap<Arc<str>, Option<(Arc<ClusterSpec>, Arc<Bound>)>>,
+    touched: BTreeMap<Arc<str>, Option<Was>>,
 }
+
+/// Settings and binding of a cluster.
+type Was = (Arc<ClusterSpec>, Arc<Bound>);
 
 #[derive(Debug)]
 struct Used {
