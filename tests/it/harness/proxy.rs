@@ -262,12 +262,15 @@ impl Proxy {
         }
     }
 
-    /// Where a listener is bound.
+    /// Where a listener is bound, as soon as it is.
     pub async fn address(&self, listener: &str) -> SocketAddr {
-        let all = self.api("listeners").await;
-        let found = items(&all).iter().find(|l| l["name"] == listener).cloned();
-        let found = found.unwrap_or_else(|| panic!("no listener {listener}: {all}"));
-        found["bound"].as_str().and_then(|a| a.parse().ok()).unwrap_or_else(|| panic!("not bound: {found}"))
+        until("a bound listener", || async {
+            let all = self.api("listeners").await;
+            let found = items(&all).iter().find(|l| l["name"] == listener).cloned();
+            let found = found.unwrap_or_else(|| panic!("no listener {listener}: {all}"));
+            found["bound"].as_str().and_then(|a| a.parse().ok())
+        })
+        .await
     }
 
     pub async fn http(&self) -> SocketAddr {
