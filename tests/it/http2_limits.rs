@@ -246,6 +246,30 @@ async fn a_stream_that_was_refused_unseen_goes_out_again_whatever_the_method() {
 }
 
 #[tokio::test]
+async fn a_body_that_was_taken_and_not_sent_is_not_lost_by_trying_again() {
+    let count = Arc::<AtomicUsize>::default();
+    let counter = count.clone();
+    let up = H2Upstream::start_without_window(move |mut exchange: Exchange| {
+        // The first request lets the settings arrive, the second is refused with its body taken and still here.
+        let number = counter.fetch_add(1, Ordering::SeqCst);
+        async move {
+            match number {
+                1 => exchange.respond.send_reset(Reason::REFUSED_STREAM),
+                _ => exchange.reply(200, &[], b"ok", &[]),
+            }
+        }
+    })
+    .await;
+    let proxy = routes(everything_to_with(&[&up], "protocol: http2")).section("workers", "1").start().await;
+    let mut client = proxy.client().await;
+    assert_eq!(client.get("a.test", "/").await.text(), "ok");
+    // Without a length, whose absence would be noticed.
+    client.send("PUT / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n").await;
+    let response = client.response().await;
+    assert_eq!((response.status(), count.load(Ordering::SeqCst)), (502, 2), "it went out again without its beginning");
+}
+
+#[tokio::test]
 async fn idle_connections_over_http2_are_closed_as_the_cluster_says() {
     let up = H2Upstream::start(|mut exchange: Exchange| async move {
         exchange.read().await;

@@ -17,6 +17,7 @@ const PIECE: usize = 16 * 1024;
 pub(super) struct Pump {
     piece: Bytes,
     end: End,
+    taken: u64,
 }
 
 /// How the body goes on after the piece in hand.
@@ -53,7 +54,7 @@ impl From<h2::Error> for Failed {
 impl Pump {
     /// A whole body.
     pub(super) fn whole(piece: Bytes) -> Self {
-        Self { piece, end: End::Here }
+        Self { piece, end: End::Here, taken: 0 }
     }
 
     /// Whether something waits for the other side.
@@ -61,7 +62,12 @@ impl Pump {
         !self.piece.is_empty()
     }
 
-    /// Moves the body on until its end was handed over. `moved` counts its bytes; `keep` says which trailer fields go on.
+    /// How many bytes were taken from the source, sent or held.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Moves the body on until its end was handed over. `moved` counts what was sent; `keep` says which trailer fields go on.
     pub(super) fn poll<B: BodySource>(
         &mut self,
         cx: &mut Context<'_>,
@@ -113,7 +119,10 @@ impl Pump {
         keep: fn(&mut Fields),
     ) -> Poll<Result<(), Failed>> {
         match ready!(from.poll_data(cx)).map_err(Failed::Source)? {
-            Some(n) => self.piece = from.take(n.min(PIECE)),
+            Some(n) => {
+                self.piece = from.take(n.min(PIECE));
+                self.taken += self.piece.len() as u64;
+            }
             None => self.end = ended(from, keep),
         }
         Poll::Ready(Ok(()))

@@ -99,14 +99,16 @@ pub struct H2Wire {
 }
 
 impl H2Wire {
-    /// Moves the request's body on.
+    /// Moves the request's body on. `moved` counts what was taken of it: that is gone for another attempt, sent or not.
     pub fn poll_push<B: BodySource>(
         &mut self,
         cx: &mut Context<'_>,
         down: &mut B,
         moved: &mut u64,
     ) -> Poll<Result<(), RelayError>> {
-        let polled = self.pump.poll(cx, down, &mut self.out, moved, hop::strip_request_trailers);
+        let before = self.pump.taken();
+        let polled = self.pump.poll(cx, down, &mut self.out, &mut 0, hop::strip_request_trailers);
+        *moved += self.pump.taken() - before;
         polled.map_err(|failed| match failed {
             Failed::Source(error) => RelayError::Source(error),
             Failed::Sink => RelayError::Sink(io::ErrorKind::BrokenPipe.into()),

@@ -298,6 +298,17 @@ impl H2Upstream {
         Self::listen_as(builder, None, script).await
     }
 
+    /// The same, and it takes no byte of a body.
+    pub async fn start_without_window<S, F>(script: S) -> Self
+    where
+        S: Fn(Exchange) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut builder = ::h2::server::Builder::new();
+        builder.initial_window_size(0);
+        Self::listen_as(builder, None, script).await
+    }
+
     async fn listen<S, F>(tls: Option<TlsAcceptor>, script: S) -> Self
     where
         S: Fn(Exchange) -> F + Send + Sync + 'static,
