@@ -77,7 +77,8 @@ impl RouteMetrics {
     }
 
     fn live(&self) -> &Live {
-        self.live.get_or_init(|| Box::new(Live::new(&self.spec, &self.registry)))
+        let live = || self.live.get_or_init(|| Box::new(Live::new(&self.spec, &self.registry)));
+        self.live.get().unwrap_or_else(live)
     }
 }
 

@@ -51,7 +51,7 @@ impl Meters {
     }
 
     fn requests(&self) -> &Requests {
-        self.requests.get_or_init(Box::default)
+        self.requests.get().unwrap_or_else(|| self.requests.get_or_init(Box::default))
     }
 
     /// What the cluster was made of.
