@@ -149,7 +149,14 @@ fn resembles_framing(name: &[u8]) -> bool {
                 && letters().skip(first.len() + n).eq(last.iter().copied())
         })
     };
-    [(&b"transfer"[..], &b"encoding"[..]), (b"content", b"length")].iter().any(same)
+    // `content-lengt-`: to some readers a beginning that is filled up with hyphens is the name.
+    let begins = |(first, last): &(&[u8], &[u8])| {
+        let is_of = |from: usize, part: &[u8]| letters().skip(from).zip(part).all(|(letter, wanted)| letter == *wanted);
+        let rest = |n| count <= first.len() + n + last.len() && is_of(first.len() + n, last);
+        is_of(0, first) && (rest(0) || rest(1))
+    };
+    let framing = [(&b"transfer"[..], &b"encoding"[..]), (b"content", b"length")];
+    framing.iter().any(same) || (name.ends_with(b"-") && framing.iter().any(begins))
 }
 
 /// RFC 9113 section 8.2.1. The next reader, of HTTP/1, sees the value without them: what was checked here would be another value.
@@ -363,6 +370,9 @@ mod tests {
             "Content-Length-",
             "Trans-fer-Encoding",
             "TransferxEncoding",
+            "Content-Lengt-",
+            "Transfer-En-----",
+            "ContentxLengt-",
         ] {
             assert_eq!(with(Method::GET, name, "chunked"), Err(Refused::HeaderName), "{name}");
         }
