@@ -68,6 +68,16 @@ impl Buffer {
         !self.block.is_empty()
     }
 
+    /// Whether the last read filled its block: more comes than is read.
+    pub fn is_pressed(&self) -> bool {
+        self.class > 0
+    }
+
+    /// Begins with the smallest block again.
+    pub fn relax(&mut self) {
+        self.class = 0;
+    }
+
     /// Marks the first `n` bytes as used; the block goes back to the pool when none is left.
     pub fn consume(&mut self, n: usize) {
         self.start = (self.start + n).min(self.end);

@@ -87,7 +87,7 @@ impl Extension {
 }
 
 /// Reads one chunked body.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Decoder {
     state: State,
     left: u64,
@@ -146,6 +146,23 @@ impl Decoder {
         self.left = self.left.saturating_sub(n as u64);
         if self.left == 0 && self.state == State::Data {
             self.state = State::DataCr;
+        }
+    }
+
+    /// Looks for more data behind the first `n` bytes, which are data, without taking anything, as long as `more` wants some. What is
+    /// wrong there is found when it is at the front.
+    pub fn ahead<'a>(&self, n: usize, input: &'a [u8], mut more: impl FnMut(&'a [u8]) -> bool) {
+        let mut ahead = self.clone();
+        let (mut at, mut used) = (0, n);
+        loop {
+            ahead.took(used);
+            at += used;
+            let rest = input.get(at..).unwrap_or_default();
+            let Ok(Step::Data { skip, len }) = ahead.step(rest) else { return };
+            if !more(rest.get(skip..skip + len).unwrap_or_default()) {
+                return;
+            }
+            (at, used) = (at + skip, len);
         }
     }
 

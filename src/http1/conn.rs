@@ -3,8 +3,8 @@
 use super::buffer::Buffer;
 use super::framing::BodyKind;
 use super::head::{HeadError, HeadLimits, parse_request, parse_response};
-use super::read::{BodyError, BodyReader, BodySource, Front};
-use super::write::BodyWriter;
+use super::read::{BodyError, BodyReader, BodySource, Front, PIECES, Pieces};
+use super::write::{BodyWriter, gather};
 use crate::message::{Fields, RequestHead, ResponseHead};
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
@@ -15,6 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Bodies up to this size are copied behind their head, so that both leave in one write; larger slices go by `writev`.
 const COALESCE: usize = 8 * 1024;
+
+/// A body with so much left is worth another way than through the buffer, and pieces of less than that are not.
+const BULK: u64 = 64 * 1024;
+const FEW: usize = 16 * 1024;
 
 /// Output buffers kept for reuse by one thread.
 const KEPT_OUTPUTS: usize = 64;
@@ -170,27 +174,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         self.output.is_empty() && !self.held
     }
 
-    /// Takes body bytes: how many were written or copied. Small ones wait for [`Self::poll_flush`].
-    pub fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+    /// Takes body bytes by a copy that waits for [`Self::poll_flush`] or the next write: how many; `None`: they are too many for that.
+    pub fn copy(&mut self, data: &[u8]) -> io::Result<Option<usize>> {
         if data.is_empty() {
-            return Poll::Ready(Ok(0));
+            return Ok(Some(0));
         }
         let mut writer = self.writer;
         let out = self.out();
-        if out.len() + data.len() <= COALESCE {
-            let n = writer.before(data.len(), out)?;
-            out.extend(data.get(..n).unwrap_or_default());
-            writer.after(n, out);
-            self.writer = writer;
-            return Poll::Ready(Ok(n));
+        if out.len() + data.len() > COALESCE {
+            return Ok(None);
         }
         let n = writer.before(data.len(), out)?;
+        out.extend(data.get(..n).unwrap_or_default());
+        writer.after(n, out);
+        self.writer = writer;
+        Ok(Some(n))
+    }
+
+    /// Writes body bytes behind what is to be written already: how many were.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>, pieces: &[&[u8]]) -> Poll<io::Result<usize>> {
+        let total = pieces.iter().map(|piece| piece.len()).sum();
+        let mut writer = self.writer;
+        let n = writer.before(total, self.out())?;
         self.writer = writer;
         loop {
             let head = self.output.get(self.written..).unwrap_or_default();
-            let body = data.get(..n).unwrap_or_default();
-            let (head_len, slices) = (head.len(), [IoSlice::new(head), IoSlice::new(body)]);
-            let wrote = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices))?;
+            let (head_len, mut slices) = (head.len(), [IoSlice::new(&[]); PIECES + 1]);
+            let parts = gather(&mut slices, head, pieces, n);
+            let wrote = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, parts))?;
             if wrote == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -203,6 +214,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             }
             self.written += wrote;
         }
+    }
+
+    /// How many bytes of the body are left, where it is large, comes fast, and nothing of it was received that was not used: they can be
+    /// taken from the stream itself.
+    pub fn bulk(&self) -> Option<u64> {
+        match self.reader.left() {
+            Some(left) if left >= BULK && self.input.is_empty() && self.input.is_pressed() && !self.ended => Some(left),
+            _ => None,
+        }
+    }
+
+    /// `n` bytes of the body were taken from the stream itself. Where they were few, or the last ones, reading begins again with a small
+    /// block, which little is copied to.
+    pub fn took_unseen(&mut self, n: usize) {
+        self.reader.took(n);
+        if n < FEW || self.reader.is_done() {
+            self.input.relax();
+        }
+    }
+
+    /// `n` bytes of the body were written to the stream itself.
+    pub fn sent(&mut self, n: usize) {
+        self.writer.after(n, &mut self.output);
     }
 
     /// Ends the body that goes out; [`Self::poll_flush`] sends what is left.
@@ -283,9 +317,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> BodySource for Conn<S> {
         self.input.bytes()
     }
 
-    fn consume(&mut self, n: usize) {
-        self.reader.took(n);
-        self.input.consume(n);
+    fn pieces<'a>(&'a self, n: usize, pieces: &mut Pieces<'a>) {
+        let input = self.input.bytes();
+        pieces.extend(input.get(..n));
+        self.reader.pieces_after(n, input, pieces);
+    }
+
+    fn consume(&mut self, mut n: usize) {
+        while n > 0
+            && let Ok(Front::Data(at_hand)) = self.reader.front(&mut self.input)
+        {
+            let used = n.min(at_hand);
+            self.reader.took(used);
+            self.input.consume(used);
+            n -= used;
+        }
     }
 
     fn take_trailers(&mut self) -> Result<Option<Fields>, BodyError> {

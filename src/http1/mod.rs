@@ -21,6 +21,6 @@ pub use conn::ReadHeadError;
 pub use deadline::Deadline;
 pub use framing::{BodyKind, FramingError};
 pub use head::{HeadError, HeadLimits, parse_request, parse_response};
-pub use read::{BodyError, BodyReader, BodySource, Limited};
+pub use read::{BodyError, BodyReader, BodySource, Limited, Pieces};
 pub use relay::{RelayError, poll_relay};
 pub use write::BodyWriter;

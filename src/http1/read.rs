@@ -5,6 +5,7 @@ use super::chunked::{ChunkError, Decoder, Step};
 use super::framing::BodyKind;
 use crate::message::Fields;
 use bytes::Bytes;
+use smallvec::SmallVec;
 use std::io;
 use std::task::{Context, Poll};
 use thiserror::Error;
@@ -29,13 +30,27 @@ pub enum BodyError {
     TooLarge,
 }
 
+/// Bytes of a body that stand apart, because framing is between them, and leave in one write.
+pub type Pieces<'a> = SmallVec<[&'a [u8]; PIECES]>;
+
+/// More than a block of the largest class has in chunks of 16 KiB, which is what most programs write.
+pub(crate) const PIECES: usize = 20;
+
 /// A body as pieces of bytes: the body of an HTTP/1 connection, or of an HTTP/2 stream.
 pub trait BodySource {
     /// `Some(n)`: the first `n` bytes of [`Self::data`] can be used. `None`: the body has ended.
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<usize>, BodyError>>;
     /// The bytes at hand; at least as many as `poll_data` said.
     fn data(&self) -> &[u8];
-    /// The first `n` bytes were used.
+    /// Whether nothing is at hand and the rest, a large one, can be taken from the socket.
+    fn is_bulk(&self) -> bool {
+        false
+    }
+    /// The first `n` bytes of the data, and what is known to come after them.
+    fn pieces<'a>(&'a self, n: usize, pieces: &mut Pieces<'a>) {
+        pieces.extend(self.data().get(..n));
+    }
+    /// The first `n` bytes of the data or the pieces were used.
     fn consume(&mut self, n: usize);
     /// The first `n` bytes to keep, with a copy only where they are borrowed.
     fn take(&mut self, n: usize) -> Bytes {
@@ -56,10 +71,15 @@ pub struct Limited<'a, B> {
     pub left: u64,
     /// Whether the last look found nothing, and not the end either.
     pub waits: bool,
+    /// Whether to stop where the rest can be had as [`BodySource::is_bulk`] says.
+    pub but_bulk: bool,
 }
 
 impl<B: BodySource> BodySource for Limited<'_, B> {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<usize>, BodyError>> {
+        if self.but_bulk && self.source.is_bulk() {
+            return Poll::Pending;
+        }
         let polled = self.source.poll_data(cx);
         self.waits = polled.is_pending();
         match polled {
@@ -70,6 +90,16 @@ impl<B: BodySource> BodySource for Limited<'_, B> {
 
     fn data(&self) -> &[u8] {
         self.source.data()
+    }
+
+    fn pieces<'a>(&'a self, n: usize, pieces: &mut Pieces<'a>) {
+        self.source.pieces(n, pieces);
+        let mut left = self.left;
+        pieces.retain(|piece| {
+            let fits = piece.len() as u64 <= left;
+            left = if fits { left - piece.len() as u64 } else { 0 };
+            fits
+        });
     }
 
     fn consume(&mut self, n: usize) {
@@ -128,6 +158,11 @@ impl BodyReader {
         matches!(self.state, State::Done)
     }
 
+    /// Bytes of a body of known length that were not read.
+    pub fn left(&self) -> Option<u64> {
+        if let State::Length(left) = self.state { Some(left) } else { None }
+    }
+
     /// Drops framing at the front of the input and says what is there then.
     pub(crate) fn front(&mut self, input: &mut Buffer) -> Result<Front, BodyError> {
         let have = input.len();
@@ -151,6 +186,16 @@ impl BodyReader {
                 }
             },
         })
+    }
+
+    /// Data of the input after its first `n` bytes, which are data.
+    pub(crate) fn pieces_after<'a>(&self, n: usize, input: &'a [u8], pieces: &mut Pieces<'a>) {
+        if let State::Chunked(decoder) = &self.state {
+            decoder.ahead(n, input, |data| {
+                pieces.push(data);
+                pieces.len() < PIECES
+            });
+        }
     }
 
     /// `n` bytes of data were used.

@@ -1,7 +1,7 @@
 //! How do body bytes move from one side to the other, with back-pressure and without a copy of large ones?
 
 use super::conn::Conn;
-use super::read::{BodyError, BodySource};
+use super::read::{BodyError, BodySource, Pieces};
 use super::write::BodyWriter;
 use crate::message::Fields;
 use std::io;
@@ -37,8 +37,7 @@ where
     loop {
         match from.poll_data(cx).map_err(RelayError::Source)? {
             Poll::Ready(Some(n)) => {
-                let data = from.data().get(..n).unwrap_or_default();
-                let took = ready!(to.poll_send(cx, data)).map_err(RelayError::Sink)?;
+                let took = ready!(poll_pass(cx, from, to, n)).map_err(RelayError::Sink)?;
                 from.consume(took);
                 *moved += took as u64;
             }
@@ -49,6 +48,20 @@ where
             }
         }
     }
+}
+
+/// Hands on the first `n` bytes at hand: small ones by a copy, others with all that stands behind them in one write.
+fn poll_pass<B, S>(cx: &mut Context<'_>, from: &B, to: &mut Conn<S>, n: usize) -> Poll<io::Result<usize>>
+where
+    B: BodySource,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Some(took) = to.copy(from.data().get(..n).unwrap_or_default())? {
+        return Poll::Ready(Ok(took));
+    }
+    let mut pieces = Pieces::new();
+    from.pieces(n, &mut pieces);
+    to.poll_send(cx, &pieces)
 }
 
 fn poll_end<B, S>(
@@ -75,9 +88,12 @@ where
 #[cfg(test)]
 mod tests {
     use super::super::framing::BodyKind;
+    use super::super::read::Limited;
     use super::*;
     use std::future::poll_fn;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use std::io::IoSlice;
+    use std::pin::Pin;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 
     /// Sends `wire` in and returns what comes out for these framings.
     async fn relay(wire: &[u8], incoming: BodyKind, outgoing: BodyKind) -> (Result<(), RelayError>, Vec<u8>, u64) {
@@ -148,5 +164,109 @@ mod tests {
             assert!(matches!(result, Err(RelayError::Source(BodyError::Truncated))));
             assert!(!out.ends_with(b"0\r\n\r\n"));
         }
+    }
+
+    /// Takes so much in each write, and counts the writes.
+    struct Sink {
+        taken: Vec<u8>,
+        most: usize,
+        writes: usize,
+    }
+
+    impl AsyncRead for Sink {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Sink {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let n = bytes.len().min(self.most);
+            self.taken.extend_from_slice(&bytes[..n]);
+            self.writes += 1;
+            Poll::Ready(Ok(n))
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            parts: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).take(self.most).collect();
+            self.poll_write(cx, &bytes)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Chunks of these sizes, all received at once, and their data.
+    fn chunks(sizes: &[usize]) -> (Vec<u8>, Vec<u8>) {
+        let (mut wire, mut data) = (Vec::new(), Vec::new());
+        for (number, size) in sizes.iter().enumerate() {
+            let bytes: Vec<u8> = (0..*size).map(|at| (at % 251 + number) as u8).collect();
+            wire.extend_from_slice(format!("{size:x}\r\n").as_bytes());
+            wire.extend_from_slice(&bytes);
+            wire.extend_from_slice(b"\r\n");
+            data.extend_from_slice(&bytes);
+        }
+        (wire, data)
+    }
+
+    /// What comes out in chunks of what was received, for a sink of so much in each write and a body of so much at most.
+    fn rechunked(wire: &[u8], most: usize, limit: u64) -> (Poll<Result<(), RelayError>>, Sink) {
+        let sink = |taken| Sink { taken, most, writes: 0 };
+        let (mut from, mut to, mut moved) = (Conn::new(sink(Vec::new())), Conn::new(sink(Vec::new())), 0);
+        from.input().preload(wire);
+        from.frame(BodyKind::Chunked, BodyKind::None);
+        to.frame(BodyKind::None, BodyKind::Chunked);
+        let mut source = Limited { source: &mut from, left: limit, waits: false, but_bulk: false };
+        let cx = &mut Context::from_waker(std::task::Waker::noop());
+        let relayed = poll_relay(cx, &mut source, &mut to, &mut moved, |_| {});
+        (relayed, to.into_parts().0)
+    }
+
+    #[test]
+    fn chunks_that_are_at_hand_leave_as_one_in_one_write() {
+        let (mut wire, data) = chunks(&[16_384; 15]);
+        wire.extend_from_slice(b"0\r\n\r\n");
+        let (relayed, sink) = rechunked(&wire, usize::MAX, u64::MAX);
+        assert!(matches!(relayed, Poll::Ready(Ok(()))));
+        assert_eq!(sink.writes, 2, "all data, then the end");
+        assert_eq!(sink.taken, [&b"3c000\r\n"[..], &data, b"\r\n0\r\n\r\n"].concat());
+    }
+
+    #[tokio::test]
+    async fn chunks_that_leave_in_parts_are_the_same_body() {
+        let (mut wire, data) = chunks(&[9_000, 1, 20_000, 300, 8_192, 16_384, 12_345]);
+        wire.extend_from_slice(b"0\r\n\r\n");
+        for most in [97, 1_000, 9_001, 40_000] {
+            let (relayed, sink) = rechunked(&wire, most, u64::MAX);
+            assert!(matches!(relayed, Poll::Ready(Ok(()))));
+            let (result, out, moved) = relay(&sink.taken, BodyKind::Chunked, BodyKind::UntilClose).await;
+            assert!(result.is_ok() && out == data && moved == data.len() as u64, "{most} bytes in each write");
+        }
+    }
+
+    #[test]
+    fn of_chunks_that_are_at_hand_no_more_leaves_than_is_allowed() {
+        let (wire, data) = chunks(&[9_000; 5]);
+        let (relayed, sink) = rechunked(&wire, usize::MAX, 20_000);
+        assert!(matches!(relayed, Poll::Ready(Err(RelayError::Source(BodyError::TooLarge)))));
+        assert_eq!(sink.taken, [&b"4650\r\n"[..], &data[..18_000]].concat());
+    }
+
+    #[test]
+    fn what_is_wrong_behind_chunks_that_are_at_hand_is_no_end() {
+        let (mut wire, data) = chunks(&[9_000; 2]);
+        wire.extend_from_slice(b"x\r\n");
+        let (relayed, sink) = rechunked(&wire, usize::MAX, u64::MAX);
+        assert!(matches!(relayed, Poll::Ready(Err(RelayError::Source(BodyError::Chunk(_))))));
+        assert_eq!(sink.taken, [&b"4650\r\n"[..], &data].concat());
     }
 }

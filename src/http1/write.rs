@@ -2,7 +2,7 @@
 
 use super::framing::BodyKind;
 use crate::message::Fields;
-use std::io;
+use std::io::{self, IoSlice};
 
 /// Where a body that is being written stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,6 +92,27 @@ fn push_hex(out: &mut Vec<u8>, n: usize) {
         out.extend(b"0123456789abcdef".get(digit));
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// The head and the first `n` bytes of the pieces, as one write takes them.
+pub(crate) fn gather<'s, 'a>(
+    slices: &'s mut [IoSlice<'a>],
+    head: &'a [u8],
+    pieces: &[&'a [u8]],
+    n: usize,
+) -> &'s [IoSlice<'a>] {
+    let mut left = n;
+    let cut = pieces.iter().map(|piece| {
+        let piece = piece.get(..left).unwrap_or(piece);
+        left -= piece.len();
+        piece
+    });
+    let mut count = 0;
+    for (slice, bytes) in slices.iter_mut().zip(std::iter::once(head).chain(cut)) {
+        *slice = IoSlice::new(bytes);
+        count += 1;
+    }
+    slices.get(..count).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub(super) fn push_body<D: Downstream>(
         return Ok(());
     }
     let left = request.body_limit.map_or(u64::MAX, |limit| limit.saturating_sub(request.ctx.bytes_in));
-    let mut source = Limited { source: down, left, waits: false };
+    let mut source = Limited { source: down, left, waits: false, but_bulk: false };
     let pushed = remote.poll_push(cx, &mut source, &mut request.ctx.bytes_in);
     remote.starved = source.waits;
     match pushed {

@@ -3,7 +3,7 @@
 use super::h2::H2Wire;
 use super::tunnel::{self, Moved};
 use super::worker::Worker;
-use crate::http1::{BodyError, BodyKind, BodySource, Conn, Deadline, RelayError, poll_relay};
+use crate::http1::{BodyError, BodyKind, BodySource, Conn, Deadline, Pieces, RelayError, poll_relay};
 use crate::message::{Fields, hop};
 use crate::upstream::{Cluster, Endpoint, Permit, UpstreamStream};
 use bytes::Bytes;
@@ -123,6 +123,17 @@ impl BodySource for Remote {
         match &self.wire {
             Wire::H1(conn) => conn.data(),
             Wire::H2(wire) => wire.body.as_ref().map(BodySource::data).unwrap_or_default(),
+        }
+    }
+
+    fn is_bulk(&self) -> bool {
+        matches!(&self.wire, Wire::H1(conn) if conn.bulk().is_some() && !conn.stream().is_tls())
+    }
+
+    fn pieces<'a>(&'a self, n: usize, pieces: &mut Pieces<'a>) {
+        match &self.wire {
+            Wire::H1(conn) => conn.pieces(n, pieces),
+            Wire::H2(wire) => pieces.extend(wire.body.as_ref().and_then(|body| body.data().get(..n))),
         }
     }
 

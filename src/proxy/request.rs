@@ -51,6 +51,8 @@ pub struct Request {
     pub stale: bool,
     /// Whether its HTTP/1 connection may take another one.
     pub keep: bool,
+    /// Whether its client said that nothing follows it.
+    pub last: bool,
     host: String,
     user_agent: Vec<u8>,
     referer: Vec<u8>,
@@ -72,6 +74,7 @@ impl Default for Request {
             pace: Pace::default(),
             stale: false,
             keep: false,
+            last: false,
             host: String::new(),
             user_agent: Vec::new(),
             referer: Vec::new(),
@@ -93,6 +96,7 @@ impl Request {
         self.pace = Pace::default();
         self.stale = false;
         self.keep = false;
+        self.last = false;
         self.host.clear();
         self.user_agent.clear();
         self.referer.clear();

@@ -151,6 +151,15 @@ impl Clients {
             }
         }
     }
+
+    /// One request on every connection, which the proxy then ends.
+    #[allow(dead_code, reason = "not every test that includes this ends connections")]
+    pub(crate) fn ask_last(&mut self, exchange: &Exchange) {
+        self.ask(1, exchange);
+        for stream in &mut self.0 {
+            assert_eq!(stream.read(&mut [0]).ok(), Some(0), "the answer ends with the connection");
+        }
+    }
 }
 
 impl Exchange {

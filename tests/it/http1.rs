@@ -85,6 +85,17 @@ async fn connection_close_is_honoured_on_either_side() {
 }
 
 #[tokio::test]
+async fn a_client_that_said_it_would_send_no_more_and_does_gets_its_answer_all_the_same() {
+    let up = Upstream::text("hello").await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let mut client = proxy.client().await;
+    let request = b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    client.send([&request[..], &[b'x'; 100 * 1024]].concat()).await;
+    assert_eq!(client.response().await.text(), "hello");
+    assert_eq!(client.end().await, End::Fin);
+}
+
+#[tokio::test]
 async fn bodies_of_every_framing_arrive_whole() {
     let replies = [
         "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",

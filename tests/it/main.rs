@@ -28,6 +28,7 @@ mod health;
 mod http1;
 mod http2;
 mod http2_limits;
+mod large;
 mod limits;
 mod listeners;
 mod malformed;

@@ -14,8 +14,12 @@ use tokio::time::Instant;
 pub(in crate::proxy) const LINGER: Duration = Duration::from_secs(2);
 pub(in crate::proxy) const LINGER_BYTES: usize = 512 * 1024;
 
-/// Closes without taking our last answer from a client that is still sending: a reset would (RFC 9112 section 9.6).
-pub(super) async fn linger(conn: &mut Conn<Io>, deadline: &mut Deadline) {
+/// Closes without taking our last answer from a client that is still sending: a reset would (RFC 9112 section 9.6). `asked`: the client
+/// said that it would send no more; where that is so nothing is waited for, as nginx and HAProxy do.
+pub(super) async fn linger(conn: &mut Conn<Io>, deadline: &mut Deadline, asked: bool) {
+    if !conn.stream().is_tls() && poll_fn(|cx| Poll::Ready(is_silent(conn, cx, asked))).await {
+        return;
+    }
     deadline.set(Instant::now() + LINGER);
     let mut taken = 0;
     poll_fn(|cx| {
@@ -33,6 +37,11 @@ pub(super) async fn linger(conn: &mut Conn<Io>, deadline: &mut Deadline) {
         }
     })
     .await;
+}
+
+/// Whether nothing can come any more, or nothing did that breaks the client's word. Costs no system call as long as nothing came.
+fn is_silent(conn: &mut Conn<Io>, cx: &mut Context<'_>, asked: bool) -> bool {
+    (conn.is_idle(cx) && asked && conn.reader.is_done()) || conn.has_ended()
 }
 
 /// Tells a TLS client that nothing was cut off (RFC 8446 section 6.1), if that can be done at once.

@@ -4,6 +4,7 @@
 
 mod closing;
 mod response;
+mod splice;
 mod upstream;
 
 use super::error::ProxyError;
@@ -90,11 +91,12 @@ async fn busy(
         let mut request = connection.worker.lend();
         let last = connection.is_draining() || (listener.spec.limits.requests_per_connection == *served + 1);
         let after = one(conn, connection, &listener, &mut request, deadline, last).await;
+        let asked = request.last;
         connection.worker.give_back(request);
         *served = served.saturating_add(1);
         match after {
             After::KeepAlive => {}
-            After::Close => linger(conn, deadline).await,
+            After::Close => linger(conn, deadline, asked).await,
             After::Abort => abort(conn),
             After::Gone => {}
         }
@@ -248,7 +250,8 @@ async fn exchange(
     let version = request.head.version;
     let body = framing::of_request(&request.head.fields, version)?;
     let options = hop::connection_options(&request.head.fields);
-    let keep = !last && !options.close && (version == Version::Http11 || options.keep_alive);
+    request.last = options.close || (version == Version::Http10 && !options.keep_alive);
+    let keep = !last && !request.last;
     request.keep = keep;
     conn.frame(body, BodyKind::None);
     conn.expects_continue = version == Version::Http11 && request.head.fields.has(FieldId::Expect);

@@ -1,7 +1,8 @@
 //! How does a response go down an HTTP/1 connection: our own, a relayed one, a switch of protocols?
 
 use super::After;
-use crate::http1::{BodyKind, BodyWriter, Conn, Deadline, Limited, RelayError, compose, poll_relay};
+use super::splice::Rest;
+use crate::http1::{BodyKind, BodySource, BodyWriter, Conn, Deadline, Limited, RelayError, compose, poll_relay};
 use crate::message::{FieldId, Io, Version, hop};
 use crate::proxy::error::ProxyError;
 use crate::proxy::pipeline;
@@ -13,7 +14,7 @@ use crate::proxy::worker::Connection;
 use crate::snapshot::ListenerSnapshot;
 use crate::telemetry::connections::Spoken;
 use std::future::poll_fn;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -118,13 +119,11 @@ async fn both_bodies(
     deadline: &mut Deadline,
     idle: Duration,
 ) -> Result<(), ProxyError> {
-    let mut seen = (u64::MAX, u64::MAX);
+    let (mut seen, mut rest) = ((u64::MAX, u64::MAX), Rest::default());
     poll_fn(|cx| {
         push_body(cx, remote, request, conn)?;
-        let mut source = Limited { source: &mut *remote, left: u64::MAX, waits: false };
-        let relayed = poll_relay(cx, &mut source, conn, &mut request.ctx.bytes_out, hop::strip_response_trailers);
-        let waits = source.waits;
-        match relayed {
+        let mut waits = false;
+        match poll_response(cx, remote, conn, (&mut rest, &mut waits), &mut request.ctx.bytes_out) {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(RelayError::Source(_))) => return Poll::Ready(Err(ProxyError::Cut)),
             Poll::Ready(Err(RelayError::Sink(_))) => return Poll::Ready(Err(ProxyError::Gone)),
@@ -143,6 +142,30 @@ async fn both_bodies(
         deadline.poll(cx).map(|()| Err(late))
     })
     .await
+}
+
+/// Relays the response's body, the rest of a large one past this process where that can be. `waits`: for the upstream.
+fn poll_response(
+    cx: &mut Context<'_>,
+    remote: &mut Remote,
+    conn: &mut Conn<Io>,
+    (rest, waits): (&mut Rest, &mut bool),
+    moved: &mut u64,
+) -> Poll<Result<(), RelayError>> {
+    loop {
+        if !rest.is_on() {
+            let but_bulk = rest.is_open(conn);
+            let mut source = Limited { source: &mut *remote, left: u64::MAX, waits: false, but_bulk };
+            let relayed = poll_relay(cx, &mut source, conn, moved, hop::strip_response_trailers);
+            *waits = source.waits;
+            if relayed.is_ready() || !(but_bulk && remote.is_bulk() && conn.is_flushed()) {
+                return relayed;
+            }
+        }
+        let passed = rest.poll(cx, remote, conn, moved);
+        *waits = !rest.is_on();
+        ready!(passed)?;
+    }
 }
 
 /// Passes 101 on and joins both streams.
