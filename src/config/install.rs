@@ -5,7 +5,7 @@ use super::kind::{List, Named, Names, Section};
 use super::kubernetes::{self, Settings};
 use super::listener::{self, Written};
 use super::{CertificateFiles, Config, ROUTES, process, tls, values, yaml};
-use crate::model::{ListenerProtocol, ListenerSpec, Origin, Problem, TlsBinding};
+use crate::model::{ListenerProtocol, ListenerSpec, Origin, Position, Problem, TlsBinding};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,7 +22,8 @@ pub(super) fn parse(place: &str, text: &str, base: &Path, files: &dyn Files) -> 
     let [document] = documents.as_slice() else {
         let what = format!("an install configuration is one document, this text has {}", documents.len());
         return Err(vec![Problem::error(
-            Origin::of(place).at("", documents.get(1).map(|second| second.at)),
+            Origin::of(place)
+                .at("", Some(documents.get(1).map_or(Position { line: 1, column: 1 }, |second| second.at))),
             what,
             "routes stand in files of their own: sources.routes",
         )]);

@@ -6,7 +6,7 @@
 mod lines;
 
 use crate::model::Position;
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput};
 use std::collections::HashMap;
 use thiserror::Error;
 
@@ -103,14 +103,7 @@ pub fn parse(text: &str) -> Result<Vec<Node>, SyntaxError> {
             hint: "divide it into several files".into(),
         });
     }
-    match lines::map(text) {
-        Some(map) => Ok(vec![map]),
-        None => scan(text),
-    }
-}
-
-fn scan(text: &str) -> Result<Vec<Node>, SyntaxError> {
-    let mut tree = Tree { parser: Parser::new_from_str(text), anchors: HashMap::new(), aliased: 0 };
+    let mut tree = Tree { parser: Parser::new_from_str(text), end: end(text), anchors: HashMap::new(), aliased: 0 };
     let mut documents = Vec::new();
     loop {
         let (event, _) = tree.next()?;
@@ -128,6 +121,7 @@ fn scan(text: &str) -> Result<Vec<Node>, SyntaxError> {
 
 struct Tree<'t> {
     parser: Parser<'t, StrInput<'t>>,
+    end: Position,
     anchors: HashMap<usize, Node>,
     aliased: usize,
 }
@@ -136,13 +130,13 @@ impl<'t> Tree<'t> {
     fn next(&mut self) -> Result<(Event<'t>, Span), SyntaxError> {
         match self.parser.next_event() {
             Some(Ok(event)) => Ok(event),
-            Some(Err(error)) => Err(plain_words(&error)),
+            Some(Err(error)) => Err(plain_words(&error, self.within(error.marker()))),
             None => Ok((Event::StreamEnd, Span::default())),
         }
     }
 
     fn node(&mut self, event: Event<'t>, span: Span, depth: usize) -> Result<Node, SyntaxError> {
-        let at = position(&span);
+        let at = self.within(&span.start);
         if depth > MAX_DEPTH {
             return Err(too_deep(at));
         }
@@ -164,6 +158,12 @@ impl<'t> Tree<'t> {
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
+    }
+
+    /// What is missing at the end of a text is missed on its last line: where no line break ends that, the parser counts one.
+    fn within(&self, marker: &Marker) -> Position {
+        let at = position(marker);
+        if at.line > self.end.line { self.end } else { at }
     }
 
     fn list(&mut self, depth: usize) -> Result<Value, SyntaxError> {
@@ -224,13 +224,17 @@ fn key_text(key: &Node) -> Result<Box<str>, SyntaxError> {
     }
 }
 
-fn position(span: &Span) -> Position {
-    marker(&span.start)
-}
-
-fn marker(marker: &saphyr_parser::Marker) -> Position {
+fn position(marker: &Marker) -> Position {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Position { line: number(marker.line()).max(1), column: number(marker.col()).saturating_add(1) }
+}
+
+/// Behind the last character of a text.
+fn end(text: &str) -> Position {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let line = text.rsplit('\n').next().unwrap_or_default();
+    let breaks = memchr::memchr_iter(b'\n', text.as_bytes()).count();
+    Position { line: number(breaks).saturating_add(1), column: number(line.chars().count()).saturating_add(1) }
 }
 
 fn wrong(at: Position, what: impl Into<String>, hint: &str) -> SyntaxError {
@@ -242,7 +246,7 @@ fn too_deep(at: Position) -> SyntaxError {
 }
 
 /// The parser speaks of block ends and simple keys; a person wrote a line and forgot something.
-fn plain_words(error: &ScanError) -> SyntaxError {
+fn plain_words(error: &ScanError, at: Position) -> SyntaxError {
     let info = error.info();
     let hint = if info.contains("unknown anchor") || info.contains("alias") {
         "a text that begins with * needs quotes, such as \"*.example.com\""
@@ -261,7 +265,7 @@ fn plain_words(error: &ScanError) -> SyntaxError {
     } else {
         "a text with special characters needs quotes"
     };
-    SyntaxError { at: marker(error.marker()), what: format!("this is not YAML: {info}"), hint: hint.into() }
+    SyntaxError { at, what: format!("this is not YAML: {info}"), hint: hint.into() }
 }
 
 #[cfg(test)]
@@ -288,6 +292,13 @@ mod tests {
         let Value::List(items) = &top[1].node.value else { panic!() };
         assert_eq!((items[0].at, items[1].at), (at(3, 5), at(4, 5)));
         assert_eq!(entries(&items[1])[0].node.at, at(4, 10));
+    }
+
+    #[test]
+    fn what_is_missing_at_the_end_is_missed_on_the_last_line() {
+        for (text, line, column) in [("a: 1\nb", 2, 2), ("a: { b: c", 1, 10), ("a: 1\nb\n", 3, 1), ("a: [\n", 2, 1)] {
+            assert_eq!(parse(text).unwrap_err().at, Position { line, column }, "{text:?}");
+        }
     }
 
     #[test]
