@@ -39,10 +39,12 @@ doc: ## Documentation with warnings denied
 unit: ## The fast tests alone, those that stand beside the code
 	cargo test --lib
 
-# `make test` tries 2000 inputs of each property. Unoptimized, so that overflows and assertions are seen.
-CASES ?= 1000000
-fuzz: ## The properties of messages (heads, chunks, paths, hosts, PROXY headers, hellos) with CASES inputs each, 10 minutes
-	TIDEGATE_FUZZ_CASES=$(CASES) cargo test --locked --test messages
+# Coverage-guided, by libFuzzer on the stable toolchain. The targets, what must hold of them and their seeds are those of `make test`,
+# which tries 2000 inputs of each. What reaches something new is kept under target/fuzz-corpus, where the next run begins.
+TARGET ?= all
+SECONDS ?= 60
+fuzz: ## Inputs that reach what none did before: TARGET=NAME (all), SECONDS=N each, or INPUT=FILE again; needs a C++ compiler
+	@tests/messages/fuzz.sh $(TARGET) $(SECONDS) $(INPUT)
 
 bench: ## Tidegate beside HAProxy and nginx (needs root for a network namespace; see benches/README.md)
 	cargo bench --bench versus

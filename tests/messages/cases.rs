@@ -1,6 +1,7 @@
 //! Which messages are the seeds of the properties: one for each thing that a message may have, and for each known trick?
 
 use crate::guardian;
+use std::path::Path;
 use std::sync::OnceLock;
 
 /// Requests that are taken.
@@ -86,4 +87,44 @@ pub fn requests() -> &'static [Vec<u8>] {
 /// All responses.
 pub fn responses() -> Vec<Vec<u8>> {
     RESPONSES.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
+
+/// Seeds of a target and what `make fuzz` has found for it: a line for each input in `found/TARGET`, escaped as [`u8::escape_ascii`]
+/// does it.
+pub fn with_found(target: &str, mut seeds: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/messages/found").join(target);
+    let text = std::fs::read_to_string(&found).unwrap_or_default();
+    seeds.extend(text.lines().map(|line| unescape(line.as_bytes())));
+    seeds
+}
+
+fn unescape(mut line: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while let [first, rest @ ..] = line {
+        line = rest;
+        if *first != b'\\' {
+            bytes.push(*first);
+            continue;
+        }
+        let (kind, rest) = line.split_first().expect("an escape");
+        line = rest;
+        bytes.push(match kind {
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'x' => {
+                let (digits, rest) = line.split_at(2);
+                line = rest;
+                u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap()
+            }
+            other => *other,
+        });
+    }
+    bytes
+}
+
+#[test]
+fn an_escaped_line_is_read_as_it_was() {
+    let all: Vec<u8> = (0..=255).collect();
+    assert_eq!(unescape(all.escape_ascii().to_string().as_bytes()), all);
 }

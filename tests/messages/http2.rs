@@ -2,6 +2,7 @@
 //!
 //! Heads are what the library of frames lets through: any name, value, target and authority that its types can hold.
 
+use crate::cases;
 use crate::gate;
 use crate::mutate::{mutated, tries};
 use crate::readers::{is_compliant, one_request_by_httparse, requests_by_hyper};
@@ -86,6 +87,56 @@ fn a_websocket_carries_no_length_of_a_body_that_is_not_sent() {
     assert!(read.fields.iter().any(|(name, value)| name == "upgrade" && value == b"websocket"));
 }
 
+/// All that holds for a head, and for whether its stream ended with it.
+fn holds(request: Option<Request>, ended: bool) {
+    let Some(mut request) = request else { return };
+    let kind = match framing::of_request(&request.head.fields, Version::Http11) {
+        Err(_) => return,
+        Ok(BodyKind::None) if !ended && request.head.protocol.is_empty() => BodyKind::Chunked,
+        Ok(BodyKind::Length(n)) if n > 100 => return,
+        Ok(kind) => kind,
+    };
+    let Ok(up) = gate::forward(&mut request, kind) else { return };
+    let mut sent = up.into_parts().0.written;
+    let kind = if request.upgrade.is_empty() { kind } else { BodyKind::None };
+    match kind {
+        BodyKind::Length(n) => sent.extend(std::iter::repeat_n(b'x', usize::try_from(n).unwrap())),
+        BodyKind::Chunked => sent.extend_from_slice(b"0\r\n\r\n"),
+        _ => {}
+    }
+    let read = one_request_by_httparse(&sent);
+    assert_eq!(read.fields.iter().filter(|(name, _)| name == "host").count(), 1);
+    assert_dropped(&sent);
+    assert!(is_compliant(&sent), "{}", sent.escape_ascii());
+    let (requests, failed) = requests_by_hyper(&sent);
+    assert!(!failed && requests.len() == 1, "{}", sent.escape_ascii());
+    assert_eq!((&requests[0].first, &requests[0].fields), (&read.first, &read.fields));
+}
+
+/// The same for a head as text: whether it ended, method, path, authority, protocol and fields, each ended by a NUL, which none of
+/// them may hold.
+pub fn holds_for_text(text: &[u8]) {
+    let mut parts = text.split(|byte| *byte == 0);
+    let mut next = || parts.next().unwrap_or_default();
+    let (ended, method, path, authority, protocol) = (next(), next(), next(), next(), next());
+    let field = |part: &[u8]| {
+        let at = part.iter().position(|byte| *byte == b':')?;
+        Some((part[..at].to_vec(), part[at + 1..].to_vec()))
+    };
+    let fields: Fields = parts.filter_map(field).take(100).collect();
+    holds(head(method, path, authority, protocol, &fields), ended.is_empty());
+}
+
+pub fn seeds() -> Vec<Vec<u8>> {
+    let own = [
+        "\0GET\0/\0a.test\0\0x-a:b",
+        "+\0POST\0/a?b\0A.test.:80\0\0content-length:5\0cookie:a",
+        "\0CONNECT\0/\0a.test\0websocket\0te:trailers",
+        "\0OPTIONS\0*\0\0\0host:a.test\0expect:100-continue",
+    ];
+    cases::with_found("http2", own.iter().map(|text| text.as_bytes().to_vec()).collect())
+}
+
 proptest! {
     #![proptest_config(tries())]
 
@@ -98,27 +149,11 @@ proptest! {
         fields in prop::collection::vec((name(), value()), 0..4),
         ended in any::<bool>(),
     ) {
-        let Some(mut request) = head(&method, &path, &authority, &protocol, &fields) else { return Ok(()) };
-        let kind = match framing::of_request(&request.head.fields, Version::Http11) {
-            Err(_) => return Ok(()),
-            Ok(BodyKind::None) if !ended && protocol.is_empty() => BodyKind::Chunked,
-            Ok(BodyKind::Length(n)) if n > 100 => return Ok(()),
-            Ok(kind) => kind,
-        };
-        let Ok(up) = gate::forward(&mut request, kind) else { return Ok(()) };
-        let mut sent = up.into_parts().0.written;
-        let kind = if request.upgrade.is_empty() { kind } else { BodyKind::None };
-        match kind {
-            BodyKind::Length(n) => sent.extend(std::iter::repeat_n(b'x', usize::try_from(n).unwrap())),
-            BodyKind::Chunked => sent.extend_from_slice(b"0\r\n\r\n"),
-            _ => {}
-        }
-        let read = one_request_by_httparse(&sent);
-        prop_assert_eq!(read.fields.iter().filter(|(name, _)| name == "host").count(), 1);
-        assert_dropped(&sent);
-        prop_assert!(is_compliant(&sent), "{}", sent.escape_ascii());
-        let (requests, failed) = requests_by_hyper(&sent);
-        prop_assert!(!failed && requests.len() == 1, "{}", sent.escape_ascii());
-        prop_assert_eq!((&requests[0].first, &requests[0].fields), (&read.first, &read.fields));
+        holds(head(&method, &path, &authority, &protocol, &fields), ended);
+    }
+
+    #[test]
+    fn what_was_found_over_http2_holds_with_its_kin(text in mutated(seeds())) {
+        holds_for_text(&text);
     }
 }

@@ -1,7 +1,8 @@
 //! Is what goes on one message, the same to every reader, whatever came?
 //!
 //! The whole engine without sockets: [`gate`] takes bytes, cut as one likes, and gives what an upstream would receive or why not.
-//! [`readers`] read that again, three of them that know nothing of ours. `make fuzz` runs the properties for longer.
+//! [`readers`] read that again, three of them that know nothing of ours. [`targets`] are what
+//! chance feeds, here a few thousand times and in [`fuzz.rs`](fuzz.rs) for as long as one likes.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -14,6 +15,7 @@ mod cases;
 mod gate;
 mod guardian;
 mod http2;
+mod memory;
 mod mutate;
 mod nginx;
 mod parsers;
@@ -21,3 +23,5 @@ mod readers;
 mod requests;
 mod responses;
 mod script;
+mod targets;
+mod texts;

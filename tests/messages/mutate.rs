@@ -7,7 +7,7 @@ use proptest::sample::Index;
 use proptest::test_runner::RngSeed;
 
 /// What readers have disagreed on.
-const WORDS: &[&str] = &[
+pub const WORDS: &[&str] = &[
     "\r\n",
     "\n",
     "\r",

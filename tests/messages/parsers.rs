@@ -2,9 +2,10 @@
 
 use crate::cases;
 use crate::gate::{self, Outcome};
+use crate::memory::peak;
 use crate::mutate::{mutated, tries};
+use crate::script::{cuts, some_cuts};
 use proptest::prelude::*;
-use proptest::sample::Index;
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 use tidegate::http1::chunked::{ChunkError, Decoder, Step};
@@ -39,7 +40,7 @@ fn unchunk<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Unchunked {
     Ok(None)
 }
 
-fn chunked() -> Vec<Vec<u8>> {
+pub fn chunked() -> Vec<Vec<u8>> {
     let bodies = cases::requests().iter().filter_map(|bytes| {
         let at = bytes.windows(4).position(|end| end == b"\r\n\r\n")? + 4;
         let head = bytes[..at].to_ascii_lowercase();
@@ -50,10 +51,11 @@ fn chunked() -> Vec<Vec<u8>> {
         "0\r\n\r\n",
         "000001\r\na\r\n0;q\r\n\r\n",
     ];
-    bodies.chain(own.iter().map(|text| text.as_bytes().to_vec())).filter(|body| !body.is_empty()).collect()
+    let all = bodies.chain(own.iter().map(|text| text.as_bytes().to_vec()));
+    cases::with_found("chunked", all.filter(|body| !body.is_empty()).collect())
 }
 
-fn paths() -> Vec<Vec<u8>> {
+pub fn paths() -> Vec<Vec<u8>> {
     let seeds = [
         "/",
         "/a/b/",
@@ -70,10 +72,10 @@ fn paths() -> Vec<Vec<u8>> {
         "/a/.../b",
         "/%25%32%65",
     ];
-    seeds.iter().map(|text| text.as_bytes().to_vec()).collect()
+    cases::with_found("paths", seeds.iter().map(|text| text.as_bytes().to_vec()).collect())
 }
 
-fn hosts() -> Vec<Vec<u8>> {
+pub fn hosts() -> Vec<Vec<u8>> {
     let seeds = [
         "a.test",
         "A.Test.:8080",
@@ -86,18 +88,19 @@ fn hosts() -> Vec<Vec<u8>> {
         "u@a",
         "a,b",
     ];
-    seeds.iter().map(|text| text.as_bytes().to_vec()).collect()
+    cases::with_found("hosts", seeds.iter().map(|text| text.as_bytes().to_vec()).collect())
 }
 
-fn proxy_headers() -> Vec<Vec<u8>> {
+pub fn proxy_headers() -> Vec<Vec<u8>> {
     let mut second = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
     second.extend([192, 0, 2, 1, 192, 0, 2, 2, 0, 80, 1, 187]);
-    vec![
+    let seeds = vec![
         b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 443\r\nGET / ".to_vec(),
         b"PROXY TCP6 2001:db8::1 ::1 1 2\r\n".to_vec(),
         b"PROXY UNKNOWN\r\n".to_vec(),
         second,
-    ]
+    ];
+    cases::with_found("proxy", seeds)
 }
 
 /// A ClientHello as rustls sends it.
@@ -129,6 +132,10 @@ fn server_name(pieces: &[&[u8]]) -> Result<Option<Option<String>>, String> {
     Ok(None)
 }
 
+pub fn hellos() -> Vec<Vec<u8>> {
+    cases::with_found("hello", vec![hello()])
+}
+
 #[test]
 fn a_hello_names_the_same_server_however_it_is_cut() {
     let hello = hello();
@@ -138,75 +145,110 @@ fn a_hello_names_the_same_server_however_it_is_cut() {
     }
 }
 
-proptest! {
-    #![proptest_config(tries())]
-
-    #[test]
-    fn a_chunked_body_is_the_same_however_it_is_cut(bytes in mutated(chunked()), cut in any::<Index>()) {
-        let whole = unchunk([bytes.as_slice()]);
-        let (front, back) = bytes.split_at(cut.index(bytes.len() + 1));
-        prop_assert_eq!(&unchunk([front, back]), &whole);
-        prop_assert_eq!(&unchunk(bytes.chunks(1)), &whole);
+/// A chunked body is the same wherever it is cut.
+pub fn chunks_hold(bytes: &[u8]) {
+    let (whole, memory) = peak(|| unchunk([bytes]));
+    assert!(memory < 20 * bytes.len() + 10_000, "{memory} bytes held for {}", bytes.escape_ascii());
+    for pieces in some_cuts(bytes).chain(cuts(&bytes[..bytes.len().min(200)])) {
+        let all: usize = pieces.iter().map(|piece| piece.len()).sum();
+        assert_eq!(unchunk(pieces.into_iter().chain([&bytes[all..]])), whole, "{}", bytes.escape_ascii());
     }
+}
 
-    #[test]
-    fn a_canonical_path_is_final_and_has_one_reading(raw in mutated(paths())) {
-        let (mut once, mut twice) = (String::new(), String::new());
-        if canonical_path(&raw, &mut once).is_ok() {
-            prop_assert_eq!(canonical_path(once.as_bytes(), &mut twice), Ok(()));
-            prop_assert_eq!(&twice, &once);
-            prop_assert!(once.starts_with('/') && once.bytes().all(|b| b.is_ascii_graphic()));
-            prop_assert!(!once.split('/').any(|s| matches!(s, "." | "..") || s.starts_with("..;") || s.starts_with(".;")), "{}", once);
-            prop_assert!(!once.contains(['\\', '#', '?', '<', '>', '"']) && !once.contains("%2F") && !once.contains("%5C"), "{}", once);
-            if let Some(loose) = loosely(&once, 0) {
-                prop_assert_eq!(canonical_path(loose.as_bytes(), &mut twice), Ok(()));
-                prop_assert_eq!(&twice, &loose);
-            }
+/// A canonical path is final and has one reading, to loose readers too.
+pub fn a_path_holds(raw: &[u8]) {
+    let (mut once, mut twice) = (String::new(), String::new());
+    let (outcome, memory) = peak(|| canonical_path(raw, &mut once));
+    assert!(memory <= 50 * raw.len() + 1000, "{memory} bytes held for {}", raw.escape_ascii());
+    if outcome.is_err() {
+        return;
+    }
+    assert_eq!(canonical_path(once.as_bytes(), &mut twice), Ok(()));
+    assert_eq!(&twice, &once);
+    assert!(once.starts_with('/') && once.bytes().all(|b| b.is_ascii_graphic()), "{once}");
+    let climbs = |s: &str| matches!(s, "." | "..") || s.starts_with("..;") || s.starts_with(".;");
+    assert!(!once.split('/').any(climbs), "{once}");
+    assert!(
+        !once.contains(['\\', '#', '?', '<', '>', '"']) && !once.contains("%2F") && !once.contains("%5C"),
+        "{once}"
+    );
+    if let Some(loose) = loosely(&once, 0) {
+        assert_eq!(canonical_path(loose.as_bytes(), &mut twice), Ok(()));
+        assert_eq!(&twice, &loose);
+    }
+}
+
+/// A host that is taken is final and plain.
+pub fn a_host_holds(raw: &[u8]) {
+    let read = |host: &[u8]| {
+        let mut head = RequestHead::default();
+        head.raw_target.push(b'/');
+        head.fields.push_known(FieldId::Host, host);
+        normalize(&mut head).map(|()| (head.host, head.port))
+    };
+    if let Ok((host, port)) = read(raw) {
+        assert!(!host.is_empty() && !host.ends_with('.') && !host.contains(['/', '@', ',', '%', ' ']), "{host}");
+        assert!(host.bytes().all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase()), "{host}");
+        let again = port.map_or(host.clone(), |port| format!("{host}:{port}"));
+        assert_eq!(read(again.as_bytes()), Ok((host, port)));
+    }
+}
+
+/// Whatever comes before the end of a PROXY header is the beginning of it, and what comes after changes nothing.
+pub fn a_proxy_header_holds(bytes: &[u8]) {
+    let whole = decode(bytes);
+    if let Ok(Decoded::Header(_, end)) = whole {
+        assert!(end <= bytes.len());
+        for at in (0..end.min(300)).chain([end - 1]) {
+            assert_eq!(decode(&bytes[..at]), Ok(Decoded::Incomplete), "cut at {at}");
         }
+        assert_eq!(decode(&bytes[..end]), whole);
     }
+}
 
-    #[test]
-    fn a_host_is_final_and_plain(raw in mutated(hosts())) {
-        let read = |host: &[u8]| {
-            let mut head = RequestHead::default();
-            head.raw_target.push(b'/');
-            head.fields.push_known(FieldId::Host, host);
-            normalize(&mut head).map(|()| (head.host, head.port))
-        };
-        if let Ok((host, port)) = read(&raw) {
-            prop_assert!(!host.is_empty() && !host.ends_with('.') && !host.contains(['/', '@', ',', '%', ' ']), "{}", host);
-            prop_assert!(host.bytes().all(|b| b.is_ascii_graphic() && !b.is_ascii_uppercase()));
-            let again = port.map_or(host.clone(), |port| format!("{host}:{port}"));
-            prop_assert_eq!(read(again.as_bytes()), Ok((host, port)));
-        }
-    }
-
-    #[test]
-    fn a_proxy_header_ends_within_what_came(bytes in mutated(proxy_headers()), cut in any::<Index>()) {
-        let whole = decode(&bytes);
-        if let Ok(Decoded::Header(_, end)) = whole {
-            prop_assert!(end <= bytes.len());
-            // Whatever comes before its end is the beginning of it, and what comes after changes nothing.
-            let front = decode(&bytes[..cut.index(end)]);
-            prop_assert_eq!(front, Ok(Decoded::Incomplete));
-            prop_assert_eq!(decode(&bytes[..end]), whole);
-        }
-    }
-
-    #[test]
-    fn a_broken_hello_names_no_two_servers(bytes in mutated(vec![hello()]), cut in any::<Index>()) {
-        let whole = server_name(&[&bytes]);
-        let (front, back) = bytes.split_at(cut.index(bytes.len() + 1));
-        let cut = server_name(&[front, back]);
-        prop_assert!(whole == cut || whole.is_err() || cut.is_err(), "{:?} {:?}", whole, cut);
+/// A ClientHello, broken or not, names no two servers.
+pub fn a_hello_holds(bytes: &[u8]) {
+    let whole = server_name(&[bytes]);
+    for pieces in some_cuts(bytes) {
+        let cut = server_name(&pieces);
+        assert!(whole == cut || whole.is_err() || cut.is_err(), "{whole:?} {cut:?}");
         if let (Ok(Some(one)), Ok(Some(other))) = (&whole, &cut) {
-            prop_assert_eq!(one, other);
+            assert_eq!(one, other);
         }
     }
 }
 
+proptest! {
+    #![proptest_config(tries())]
+
+    #[test]
+    fn a_chunked_body_is_the_same_however_it_is_cut(bytes in mutated(chunked())) {
+        chunks_hold(&bytes);
+    }
+
+    #[test]
+    fn a_canonical_path_is_final_and_has_one_reading(raw in mutated(paths())) {
+        a_path_holds(&raw);
+    }
+
+    #[test]
+    fn a_host_is_final_and_plain(raw in mutated(hosts())) {
+        a_host_holds(&raw);
+    }
+
+    #[test]
+    fn a_proxy_header_ends_within_what_came(bytes in mutated(proxy_headers())) {
+        a_proxy_header_holds(&bytes);
+    }
+
+    #[test]
+    fn a_broken_hello_names_no_two_servers(bytes in mutated(hellos())) {
+        a_hello_holds(&bytes);
+    }
+}
+
 /// The least CPU time of a few runs: what else the machine does is not counted.
-fn least(mut run: impl FnMut()) -> Duration {
+pub fn least(mut run: impl FnMut()) -> Duration {
     let spent = || {
         let time = clock_gettime(ClockId::ThreadCPUTime);
         Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())

@@ -2,10 +2,16 @@
 
 use crate::cases;
 use crate::gate::{self, Outcome, Seen};
+use crate::memory::peak;
 use crate::mutate::{mutated, tries};
 use crate::readers::{is_compliant, one_request_by_httparse, requests_by_hyper, sorted};
-use crate::script::cuts;
+use crate::script::{cuts, some_cuts};
 use proptest::prelude::*;
+
+/// Requests that are taken, requests that are refused, and what was found.
+pub fn seeds() -> Vec<Vec<u8>> {
+    cases::with_found("requests", cases::requests().to_vec())
+}
 
 /// What goes on is one request to httparse, hyper and the guardian, and its body is the body that came.
 fn assert_one_request(bytes: &[u8], sent: &[u8], body: &[u8], seen: &Seen) {
@@ -37,7 +43,8 @@ fn assert_same_to_hyper(bytes: &[u8], body: &[u8], rest: &[u8], seen: &Seen) {
 }
 
 fn check(bytes: &[u8]) -> Outcome {
-    let (outcome, seen) = gate::request(&[bytes]);
+    let ((outcome, seen), memory) = peak(|| gate::request(&[bytes]));
+    assert!(memory < 50 * bytes.len() + 100_000, "{memory} bytes held for {}", bytes.escape_ascii());
     if let (Outcome::Passed { sent, body, rest }, Some(seen)) = (&outcome, &seen) {
         assert!(bytes.ends_with(rest), "what follows the request stays as it is");
         assert!(sent.len() < 2 * bytes.len() + 1000, "it grew out of proportion");
@@ -71,13 +78,15 @@ pub fn assert_dropped(sent: &[u8]) {
     }
 }
 
-/// Cut anywhere, it is the same message; a refusal may come earlier and for what was seen by then.
-fn assert_same_when_cut(bytes: &[u8], whole: &Outcome) {
-    for pieces in cuts(bytes) {
-        assert_same(bytes, whole, &gate::request(&pieces).0);
+/// All that holds for whatever bytes.
+pub fn holds(bytes: &[u8]) {
+    let whole = check(bytes);
+    for pieces in some_cuts(bytes) {
+        assert_same(bytes, &whole, &gate::request(&pieces).0);
     }
 }
 
+/// Cut anywhere, it is the same message; a refusal may come earlier and for what was seen by then.
 fn assert_same(bytes: &[u8], whole: &Outcome, cut: &Outcome) {
     match (whole, cut) {
         // Chunks are as the pieces were; what is in them is the same.
@@ -101,7 +110,9 @@ fn every_seed_is_what_it_is_called_and_the_same_however_it_is_cut() {
     }
     for bytes in cases::requests() {
         let outcome = check(bytes);
-        assert_same_when_cut(bytes, &outcome);
+        for pieces in cuts(bytes) {
+            assert_same(bytes, &outcome, &gate::request(&pieces).0);
+        }
     }
 }
 
@@ -155,16 +166,7 @@ proptest! {
     #![proptest_config(tries())]
 
     #[test]
-    fn a_request_goes_on_as_one_or_not_at_all(bytes in mutated(cases::requests())) {
-        check(&bytes);
-    }
-
-    #[test]
-    fn a_request_is_the_same_however_it_is_cut(bytes in mutated(cases::requests()), cut in any::<proptest::sample::Index>()) {
-        let whole = gate::request(&[&bytes]).0;
-        let at = cut.index(bytes.len() + 1);
-        for pieces in [vec![&bytes[..at], &bytes[at..]], bytes.chunks(1).collect(), bytes.chunks(7).collect()] {
-            assert_same(&bytes, &whole, &gate::request(&pieces).0);
-        }
+    fn a_request_goes_on_as_one_or_not_at_all_however_it_is_cut(bytes in mutated(seeds())) {
+        holds(&bytes);
     }
 }
