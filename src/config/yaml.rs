@@ -3,8 +3,6 @@
 //! Everything that is not a list or a map is kept as the text that was written: what a `10s` or a `true` means is said by
 //! the place where it stands, never guessed from its looks. So `version: 1.10` stays `1.10` and a country `no` stays `no`.
 
-mod lines;
-
 use crate::model::Position;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput};
 use std::collections::HashMap;
