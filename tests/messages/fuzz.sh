@@ -35,4 +35,6 @@ if [ -n "$input" ]; then
   TIDEGATE_FUZZ_TARGET=$target exec "$binary" "$input"
 fi
 [ "$target" = all ] || known=$target
-for name in $known; do run "$name"; done
+failed=0
+for name in $known; do run "$name" || failed=1; done
+exit $failed

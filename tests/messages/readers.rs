@@ -60,7 +60,7 @@ pub fn requests_by_hyper(bytes: &[u8]) -> (Vec<Read>, bool) {
     });
     let io = TokioIo::new(Script::new(&[bytes]));
     let mut builder = hyper::server::conn::http1::Builder::new();
-    let serving = builder.half_close(true).header_read_timeout(None).serve_connection(io, service);
+    let serving = builder.max_headers(256).half_close(true).header_read_timeout(None).serve_connection(io, service);
     let failed = block_on(serving).is_err();
     let failed = failed || *broken.borrow();
     (reads.take(), failed)
@@ -70,7 +70,8 @@ pub fn requests_by_hyper(bytes: &[u8]) -> (Vec<Read>, bool) {
 pub fn response_by_hyper(bytes: &[u8], method: &Method) -> Option<Read> {
     block_on(async {
         let io = TokioIo::new(Script::answering(bytes));
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.ok()?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::Builder::new().max_headers(256).handshake(io).await.ok()?;
         let request = http::Request::builder().method(method.clone()).uri("/").header("host", "a.test");
         let answer = async {
             let response = sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.ok()?;
