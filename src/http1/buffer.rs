@@ -4,7 +4,7 @@
 //! A read that fills its block asks for the next larger class, so that bulk bodies move 256 KiB at a time (measured: the
 //! whole gain for large bodies) while small messages stay in 16 KiB.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -18,14 +18,31 @@ const KEPT: [usize; 3] = [64, 16, 8];
 
 thread_local! {
     static POOL: RefCell<[Vec<Vec<u8>>; 3]> = const { RefCell::new([const { Vec::new() }; 3]) };
+    /// The small block that came back last. A task asks for one several times in a request and holds it no longer than a look at its
+    /// socket takes, so that this is nearly always the one.
+    static LAST: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 fn lend(class: usize) -> Vec<u8> {
+    if class == 0 {
+        let last = LAST.take();
+        if !last.is_empty() {
+            return last;
+        }
+    }
     let reused = POOL.with_borrow_mut(|pool| pool.get_mut(class).and_then(Vec::pop));
     reused.unwrap_or_else(|| vec![0; CLASSES.get(class).copied().unwrap_or(CLASSES[0])])
 }
 
-fn give_back(block: Vec<u8>) {
+fn give_back(mut block: Vec<u8>) {
+    if block.len() == CLASSES[0] {
+        // A thread that is ending has no place for it any more.
+        let before = LAST.try_with(|last| last.replace(std::mem::take(&mut block)));
+        block = before.unwrap_or_default();
+        if block.is_empty() {
+            return;
+        }
+    }
     let Some(class) = CLASSES.iter().position(|size| *size == block.len()) else { return };
     // A thread that is ending has no pool any more: then the allocator takes the block.
     let _ = POOL.try_with(|pool| {

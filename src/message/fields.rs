@@ -3,6 +3,7 @@
 //! One byte buffer and one list of places in it, both reused from request to request. Order and spelling are kept as received.
 //! A list of at most a few hundred fields is searched front to back: well-known names compare as one byte.
 
+use super::names::FieldSet;
 use super::{FieldId, Name};
 use std::ops::Range;
 
@@ -30,18 +31,21 @@ struct Line {
 pub struct Fields {
     bytes: Vec<u8>,
     lines: Vec<Line>,
+    /// Which ids were added. One that is not here is in no line; most questions are about such, and end here.
+    added: FieldSet,
 }
 
 impl Fields {
     /// An empty list that takes so many fields, of so many bytes together, before it grows.
     pub fn with_capacity(fields: usize, bytes: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes), lines: Vec::with_capacity(fields) }
+        Self { bytes: Vec::with_capacity(bytes), lines: Vec::with_capacity(fields), added: FieldSet::default() }
     }
 
     /// Forgets every field and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.lines.clear();
+        self.added = FieldSet::default();
     }
 
     /// How many fields there are.
@@ -68,7 +72,7 @@ impl Fields {
     /// Adds a field by places in what [`Self::load`] took. A place outside of it gives an empty name or value.
     pub fn push_range(&mut self, name: Range<usize>, value: Range<usize>) -> FieldId {
         let id = FieldId::of(self.bytes.get(name.clone()).unwrap_or_default());
-        self.lines.push(Line { id, name: place(name), value: place(value) });
+        self.add(Line { id, name: place(name), value: place(value) });
         id
     }
 
@@ -82,10 +86,24 @@ impl Fields {
         self.push_id(id, id.as_str().as_bytes(), value);
     }
 
+    /// Kept as it will be written, so that [`Self::write_to`] copies it with its neighbours.
     fn push_id(&mut self, id: FieldId, name: &[u8], value: &[u8]) {
+        self.bytes.reserve(name.len() + value.len() + 4);
         let name = self.keep(name);
+        self.bytes.extend_from_slice(b": ");
         let value = self.keep(value);
-        self.lines.push(Line { id, name, value });
+        self.bytes.extend_from_slice(b"\r\n");
+        self.add(Line { id, name, value });
+    }
+
+    fn add(&mut self, line: Line) {
+        self.added.insert(line.id);
+        self.lines.push(line);
+    }
+
+    /// Whether one of these ids may be in the list; where not, none is.
+    pub fn may_have(&self, ids: FieldSet) -> bool {
+        self.added.meets(ids)
     }
 
     fn keep(&mut self, text: &[u8]) -> (u32, u32) {
@@ -109,27 +127,32 @@ impl Fields {
 
     /// First value of a well-known name.
     pub fn get(&self, id: FieldId) -> Option<&[u8]> {
-        self.lines.iter().find(|l| l.id == id).map(|l| self.at(l.value))
+        self.lines_of(id).iter().find(|l| l.id == id).map(|l| self.at(l.value))
     }
 
     /// Whether there is such a well-known name.
     pub fn has(&self, id: FieldId) -> bool {
-        self.lines.iter().any(|l| l.id == id)
+        self.lines_of(id).iter().any(|l| l.id == id)
+    }
+
+    /// Where lines of this id may be.
+    fn lines_of(&self, id: FieldId) -> &[Line] {
+        if self.added.has(id) { &self.lines } else { &[] }
     }
 
     /// All values of a well-known name, in order.
     pub fn all(&self, id: FieldId) -> impl DoubleEndedIterator<Item = &[u8]> {
-        self.lines.iter().filter(move |l| l.id == id).map(|l| self.at(l.value))
+        self.lines_of(id).iter().filter(move |l| l.id == id).map(|l| self.at(l.value))
     }
 
     /// First value of any name.
     pub fn find(&self, name: &Name) -> Option<&[u8]> {
-        self.lines.iter().find(|l| self.is(l, name)).map(|l| self.at(l.value))
+        self.lines_of(name.id()).iter().find(|l| self.is(l, name)).map(|l| self.at(l.value))
     }
 
     /// All values of any name, in order.
     pub fn find_all<'a>(&'a self, name: &'a Name) -> impl Iterator<Item = &'a [u8]> {
-        self.lines.iter().filter(move |l| self.is(l, name)).map(|l| self.at(l.value))
+        self.lines_of(name.id()).iter().filter(move |l| self.is(l, name)).map(|l| self.at(l.value))
     }
 
     fn is(&self, line: &Line, name: &Name) -> bool {
@@ -139,6 +162,10 @@ impl Fields {
 
     /// Removes every field of a well-known name; says whether there was one.
     pub fn remove(&mut self, id: FieldId) -> bool {
+        if !self.added.has(id) {
+            return false;
+        }
+        self.added.remove(id);
         let before = self.lines.len();
         self.lines.retain(|l| l.id != id);
         self.lines.len() != before
@@ -146,12 +173,18 @@ impl Fields {
 
     /// Of fields of a well-known name, keeps the first alone.
     pub fn keep_first(&mut self, id: FieldId) {
+        if !self.added.has(id) {
+            return;
+        }
         let mut seen = false;
         self.lines.retain(|l| l.id != id || !std::mem::replace(&mut seen, true));
     }
 
     /// Removes every field of any name; says whether there was one.
     pub fn remove_name(&mut self, name: &Name) -> bool {
+        if !self.added.has(name.id()) {
+            return false;
+        }
         let before = self.lines.len();
         let bytes = std::mem::take(&mut self.bytes);
         self.lines.retain(|l| {
@@ -172,12 +205,18 @@ impl Fields {
 
     /// Replaces every field of a well-known name by one; the first keeps its place.
     pub fn set(&mut self, id: FieldId, value: &[u8]) {
+        if !self.added.has(id) {
+            return self.push_known(id, value);
+        }
         let value = self.keep(value);
         self.set_place(id, value);
     }
 
     /// Joins the values of a well-known list field and this one, as one field: `a, b, value`.
     pub fn append(&mut self, id: FieldId, value: &[u8]) {
+        if !self.added.has(id) {
+            return self.push_known(id, value);
+        }
         let start = self.bytes.len();
         for line in self.lines.iter().filter(|l| l.id == id) {
             let old = line.value.0 as usize..line.value.1 as usize;
@@ -203,7 +242,7 @@ impl Fields {
         });
         if !placed {
             let name = self.keep(id.as_str().as_bytes());
-            self.lines.push(Line { id, name, value });
+            self.add(Line { id, name, value });
         }
     }
 
@@ -213,15 +252,31 @@ impl Fields {
         self.push_id(name.id(), name.as_str().as_bytes(), value);
     }
 
-    /// Writes all fields as `name: value CRLF`.
+    /// Writes all fields as `name: value CRLF`. Lines that lie behind one another just so, as most heads are received, are one copy.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         out.reserve(self.bytes.len() + self.lines.len() * 4);
+        let mut run = (0, 0);
         for line in &self.lines {
-            out.extend_from_slice(self.at(line.name));
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(self.at(line.value));
-            out.extend_from_slice(b"\r\n");
+            if self.is_written(line) {
+                if line.name.0 != run.1 {
+                    out.extend_from_slice(self.at(run));
+                    run.0 = line.name.0;
+                }
+                run.1 = line.value.1 + 2;
+                continue;
+            }
+            out.extend_from_slice(self.at(std::mem::take(&mut run)));
+            for part in [self.at(line.name), b": ", self.at(line.value), b"\r\n"] {
+                out.extend_from_slice(part);
+            }
         }
+        out.extend_from_slice(self.at(run));
+    }
+
+    /// Whether the line stands in the bytes as it is to be written.
+    fn is_written(&self, line: &Line) -> bool {
+        self.at((line.name.1, line.value.0)) == b": "
+            && self.at((line.value.1, line.value.1.saturating_add(2))) == b"\r\n"
     }
 }
 
@@ -252,6 +307,24 @@ mod tests {
     fn order_and_spelling_are_kept() {
         let fields = list(&[("X-One", "1"), ("hOsT", "a"), ("x-one", "2")]);
         assert_eq!(text(&fields), "X-One: 1\r\nhOsT: a\r\nx-one: 2\r\n");
+    }
+
+    #[test]
+    fn lines_that_were_received_apart_from_their_form_are_written_in_it() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\nA:b\r\nC:\r\nD:  e\r\nF: g \r\nH: i\r\nJ: k\r\n\r\n";
+        let mut fields = Fields::default();
+        fields.load(head);
+        for (name, value) in
+            [(16, 22..23), (25, 27..28), (30, 30..30), (34, 38..39), (41, 44..45), (48, 51..52), (54, 57..58)]
+        {
+            let end = name + if name == 16 { 4 } else { 1 };
+            fields.push_range(name..end, value);
+        }
+        fields.push(b"l", b"m");
+        assert_eq!(text(&fields), "Host: a\r\nA: b\r\nC: \r\nD: e\r\nF: g\r\nH: i\r\nJ: k\r\nl: m\r\n");
+        fields.set(FieldId::Host, b"longer");
+        fields.remove_name(&Name::new("h"));
+        assert_eq!(text(&fields), "Host: longer\r\nA: b\r\nC: \r\nD: e\r\nF: g\r\nJ: k\r\nl: m\r\n");
     }
 
     #[test]

@@ -9,14 +9,12 @@
 //! is there, Forwarded otherwise: a trusted proxy must write one of them and drop or extend the other.
 
 mod parse;
-mod text;
 
-use super::{Field, FieldId, Fields, RequestContext, RequestHead, ResponseHead, Version, random};
+use super::{Field, FieldId, Fields, RequestContext, RequestHead, ResponseHead, Text, Version, random};
 use crate::model::{ListenerSpec, ProxyHeaders, ServerHeader};
 use ipnet::IpNet;
 use std::fmt::Write;
 use std::net::IpAddr;
-use text::Text;
 
 /// Name of the proxy in Via.
 const PSEUDONYM: &str = "tidegate";
@@ -45,40 +43,35 @@ pub fn write(head: &mut RequestHead, ctx: &RequestContext, listener: &ListenerSp
     let says = &listener.headers;
     let mut peer = Text::<48>::default();
     peer.address(ctx.peer.ip().to_canonical());
-    let mut host = Text::<272>::default();
-    let _ = host.write_str(&head.host);
-    if let Some(port) = head.port {
-        let _ = host.write_str(":");
-        host.decimal(port);
-    }
+    let mut with_port = Text::<272>::default();
+    let host = match head.port {
+        None => head.host.as_str(),
+        Some(port) => {
+            let _ = with_port.write_str(&head.host);
+            with_port.push(b':');
+            with_port.decimal(port);
+            with_port.as_str()
+        }
+    };
     if says.x_forwarded {
         let mut port = Text::<8>::default();
         port.decimal(client_port(head, ctx));
         let fields = &mut head.fields;
-        // Mostly nothing is there (what untrusted clients say is dropped), which one walk tells.
-        let any = fields.iter().any(|field| {
-            use FieldId::{XForwardedFor, XForwardedHost, XForwardedPort, XForwardedProto};
-            matches!(field.id, XForwardedFor | XForwardedHost | XForwardedPort | XForwardedProto)
-        });
-        if any {
-            fields.append(FieldId::XForwardedFor, peer.as_bytes());
-        } else {
-            fields.push_known(FieldId::XForwardedFor, peer.as_bytes());
-        }
+        fields.append(FieldId::XForwardedFor, peer.as_bytes());
         // What a trusted proxy said of these is what the client said to it.
         for (id, value) in [
             (FieldId::XForwardedProto, ctx.client_scheme.as_str().as_bytes()),
             (FieldId::XForwardedHost, host.as_bytes()),
             (FieldId::XForwardedPort, port.as_bytes()),
         ] {
-            if !any || !fields.has(id) {
+            if !fields.has(id) {
                 fields.push_known(id, value);
             }
         }
     }
     if says.forwarded {
         let mut element = Text::<384>::default();
-        if forwarded_element(&mut element, ctx, host.as_str()).is_ok() {
+        if forwarded_element(&mut element, ctx, host).is_ok() {
             head.fields.append(FieldId::Forwarded, element.as_bytes());
         }
     }

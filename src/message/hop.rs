@@ -3,24 +3,23 @@
 //! RFC 9110 section 7.6.1. What `Connection` names is removed too, except for the fields that routing, authorization and
 //! forwarding rest upon: a client must not be able to have those stripped (CVE-2024-45410).
 
+use super::names::FieldSet;
 use super::{Field, FieldId, Fields, Name};
 
-/// Whether a field never goes beyond this hop.
-fn is_hop_by_hop(id: FieldId) -> bool {
-    matches!(
-        id,
-        FieldId::Connection
-            | FieldId::KeepAlive
-            | FieldId::ProxyConnection
-            | FieldId::ProxyAuthenticate
-            | FieldId::ProxyAuthorization
-            | FieldId::Te
-            | FieldId::Trailer
-            | FieldId::TransferEncoding
-            | FieldId::Upgrade
-            | FieldId::Http2Settings
-    )
-}
+/// What never goes beyond this hop.
+const HOP_BY_HOP: FieldSet = FieldSet::of(&[
+    FieldId::Connection,
+    FieldId::KeepAlive,
+    FieldId::Proxy,
+    FieldId::ProxyConnection,
+    FieldId::ProxyAuthenticate,
+    FieldId::ProxyAuthorization,
+    FieldId::Te,
+    FieldId::Trailer,
+    FieldId::TransferEncoding,
+    FieldId::Upgrade,
+    FieldId::Http2Settings,
+]);
 
 /// Whether a field stays even when `Connection` names it.
 fn is_protected(id: FieldId) -> bool {
@@ -61,13 +60,9 @@ pub struct ConnectionOptions {
 /// Reads `Connection` and `TE`.
 pub fn connection_options(fields: &Fields) -> ConnectionOptions {
     let mut options = ConnectionOptions::default();
-    for field in fields.iter() {
-        match field.id {
-            FieldId::Connection => read_connection(field.value, &mut options),
-            FieldId::Te => options.trailers |= tokens(field.value).any(|t| t.eq_ignore_ascii_case(b"trailers")),
-            _ => {}
-        }
-    }
+    fields.all(FieldId::Connection).for_each(|value| read_connection(value, &mut options));
+    let named = |value| tokens(value).any(|token| token.eq_ignore_ascii_case(b"trailers"));
+    options.trailers = fields.all(FieldId::Te).any(named);
     options
 }
 
@@ -95,12 +90,9 @@ pub fn strip(fields: &mut Fields, options: ConnectionOptions) {
     if options.named {
         strip_named(fields);
     }
-    fields.retain(|field| !is_hop_by_hop(field.id) && !is_proxy(&field));
-}
-
-/// No field of HTTP: to a program that is run by the rules of CGI it would be the proxy that it connects through (CVE-2016-5385).
-fn is_proxy(field: &Field<'_>) -> bool {
-    field.id == FieldId::Other && field.name.eq_ignore_ascii_case(b"proxy")
+    if fields.may_have(HOP_BY_HOP) {
+        fields.retain(|field| !HOP_BY_HOP.has(field.id));
+    }
 }
 
 /// The rare road: `Connection` names further fields.
@@ -127,7 +119,7 @@ pub fn strip_response_trailers(fields: &mut Fields) {
 fn may_be_trailer(field: &Field<'_>) -> bool {
     match field.id {
         FieldId::GrpcStatus => true,
-        FieldId::Other => is_made_for_trailers(field.name) || !(is_standard(field.name) || is_proxy(field)),
+        FieldId::Other => is_made_for_trailers(field.name) || !is_standard(field.name),
         _ => false,
     }
 }

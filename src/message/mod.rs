@@ -12,9 +12,11 @@ pub mod names;
 pub mod normalize;
 pub mod path;
 pub mod random;
+pub mod text;
 
 pub use context::{Audit, RequestContext, TlsInfo};
 pub use fields::{Field, Fields};
 pub use head::{RequestHead, ResponseHead, Scheme, Version};
 pub use io::Io;
 pub use names::{FieldId, Name};
+pub use text::Text;

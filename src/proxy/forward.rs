@@ -129,9 +129,15 @@ impl Attempts<'_> {
             request.ctx.attempts = request.ctx.attempts.saturating_add(1);
             request.ctx.endpoint = Some(endpoint.address());
             self.tried.push(endpoint.id);
-            deadline.set(request.limit(self.route.spec.idle_timeout));
+            request.asked = Instant::now();
+            deadline.set(request.limit_from(request.asked, self.route.spec.idle_timeout));
             match self.line_to(&endpoint, down, deadline).await? {
-                Ok(line) => return self.send(line, (endpoint, permit), request, down, deadline).await,
+                Ok(line) => {
+                    if !matches!(line, Line::Http1(_, true)) {
+                        request.asked = Instant::now();
+                    }
+                    return self.send(line, (endpoint, permit), request, down, deadline).await;
+                }
                 // Nothing was sent, and little time lost: the next endpoint is asked at once, for any method.
                 Err(error) if self.refused < MAX_REFUSED && !matches!(error, ConnectError::Timeout(_)) => {
                     self.refused += 1;
@@ -189,7 +195,7 @@ impl Attempts<'_> {
             let ends = (self.connection.peer, self.connection.local);
             let open = Box::pin(connect(&self.cluster, endpoint, ends));
             let opened = watched(open, down, deadline, ProxyError::Timeout).await;
-            opened.map(|made| made.map(|stream| Line::Http1(Conn::new(stream), false)))
+            opened.map(|made| made.map(|stream| Line::Http1(Box::new(Conn::new(stream)), false)))
         };
         if matches!(made, Err(ProxyError::Timeout)) {
             endpoint.report(Outcome::Timeout);
@@ -197,7 +203,7 @@ impl Attempts<'_> {
         made
     }
 
-    async fn kept(&self, endpoint: &Endpoint) -> Option<Conn<UpstreamStream>> {
+    async fn kept(&self, endpoint: &Endpoint) -> Option<Box<Conn<UpstreamStream>>> {
         if self.fresh {
             return None;
         }
@@ -233,7 +239,7 @@ impl Attempts<'_> {
 
 /// Where a request is sent on; for HTTP/1 with whether the connection served one before.
 enum Line {
-    Http1(Conn<UpstreamStream>, bool),
+    Http1(Box<Conn<UpstreamStream>>, bool),
     Http2(h2::Stream),
 }
 

@@ -38,8 +38,8 @@ pub struct Remote {
 
 /// Protocol towards the upstream.
 pub enum Wire {
-    /// HTTP/1, our own engine.
-    H1(Conn<UpstreamStream>),
+    /// HTTP/1, our own engine. Boxed: it moves between here and the pool as one pointer.
+    H1(Box<Conn<UpstreamStream>>),
     /// A stream of HTTP/2. Boxed: the rarer and larger of the two.
     H2(Box<H2Wire>),
 }
@@ -78,7 +78,7 @@ impl Remote {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         match self.wire {
-            Wire::H1(mut up) => tunnel::run(down, &mut up, idle, deadline).await,
+            Wire::H1(mut up) => tunnel::run(down, &mut *up, idle, deadline).await,
             Wire::H2(mut wire) => match wire.tunnel() {
                 Some(up) => tunnel::run(down, &mut Conn::new(up), idle, deadline).await,
                 None => Moved::default(),

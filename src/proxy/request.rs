@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// The client's side of a request while it is forwarded: its body, and what can be told to it before the response.
@@ -43,6 +43,10 @@ pub struct Request {
     pub body_limit: Option<u64>,
     /// Whole time limit.
     pub until: Option<Instant>,
+    /// When the attempt in hand began to be sent.
+    pub asked: Instant,
+    /// When the request was done with.
+    pub ended: Instant,
     /// When the attempt in hand must have the head of its answer.
     pub head_until: Option<Instant>,
     /// How slowly the body may come.
@@ -60,16 +64,19 @@ pub struct Request {
 
 impl Default for Request {
     fn default() -> Self {
+        let now = Instant::now();
         let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
         Self {
             head: RequestHead::default(),
             response: ResponseHead::default(),
-            ctx: RequestContext::new(Instant::now(), nowhere, nowhere, Scheme::Http, None),
+            ctx: RequestContext::new(now, nowhere, nowhere, Scheme::Http, None),
             route: None,
             cluster: None,
             upgrade: Vec::new(),
             body_limit: None,
             until: None,
+            asked: now,
+            ended: now,
             head_until: None,
             pace: Pace::default(),
             stale: false,
@@ -113,7 +120,12 @@ impl Request {
 
     /// When something must have moved: after `idle`, or earlier where the request or its attempt may not take so long.
     pub fn limit(&self, idle: Duration) -> Instant {
-        let at = Instant::now() + idle;
+        self.limit_from(Instant::now(), idle)
+    }
+
+    /// The same, for who has just looked at the clock.
+    pub fn limit_from(&self, now: Instant, idle: Duration) -> Instant {
+        let at = now + idle;
         let nearer = |at: Instant, limit: Option<Instant>| limit.map_or(at, |limit| limit.min(at));
         nearer(nearer(nearer(at, self.until), self.head_until), self.pace.until(self.ctx.bytes_in))
     }
@@ -136,8 +148,9 @@ impl Request {
     }
 
     /// The request has ended: counts it and writes its record.
-    pub fn finish(&self, worker: &Worker, listener: &ListenerSnapshot) {
-        let duration = self.ctx.started.elapsed();
+    pub fn finish(&mut self, worker: &Worker, listener: &ListenerSnapshot) {
+        self.ended = Instant::now();
+        let duration = self.ended - self.ctx.started;
         if let Some(route) = &self.route {
             route.metrics.finished(&self.ctx, duration);
         }
@@ -153,22 +166,21 @@ impl Request {
     }
 
     fn record(&self, worker: &Worker, listener: &ListenerSnapshot, duration: Duration) {
-        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let target = std::str::from_utf8(&self.head.raw_target).unwrap_or_default();
-        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        let request_id = self.head.fields.get(FieldId::XRequestId).and_then(|id| std::str::from_utf8(id).ok());
+        let target = self.head.raw_target.as_slice();
+        let mark = memchr::memchr(b'?', target);
+        let (path, query) = mark.and_then(|at| target.split_at_checked(at)).unwrap_or((target, b""));
         worker.access_log.record(&Record {
-            time: u64::try_from(time.as_micros()).unwrap_or(u64::MAX),
+            time: u64::try_from(worker.since_epoch(self.ctx.started).as_micros()).unwrap_or(u64::MAX),
             context: &self.ctx,
             method: self.head.method.as_str(),
             host: &self.host,
             path,
-            query,
+            query: query.get(1..),
             version: self.head.version,
             route: self.route.as_ref().map_or("", |route| &route.spec.name),
             cluster: self.cluster.as_ref().map_or("", |cluster| &cluster.spec().name),
             listener: &listener.spec.name,
-            request_id: request_id.unwrap_or_default(),
+            request_id: self.head.fields.get(FieldId::XRequestId).unwrap_or_default(),
             user_agent: &self.user_agent,
             referer: &self.referer,
             duration,

@@ -32,7 +32,7 @@ pub struct Worker {
     /// What serves.
     pub shared: Shared,
     /// Idle HTTP/1 connections to endpoints.
-    pub pool: Pool<Conn<UpstreamStream>>,
+    pub pool: Pool<Box<Conn<UpstreamStream>>>,
     /// Open HTTP/2 connections to endpoints.
     pub lines: Lines,
     /// Where records go.
@@ -48,6 +48,8 @@ pub struct Worker {
     #[expect(clippy::vec_box, reason = "a request moves between here and its task as one pointer")]
     spare: RefCell<Vec<Box<Request>>>,
     date: Cell<(u64, [u8; 29])>,
+    /// A moment, and what the wall clock said then, since the epoch.
+    clock: Cell<(Instant, Duration)>,
 }
 
 /// What a worker is made of; the same for all of them.
@@ -98,6 +100,7 @@ impl Worker {
             listeners: RefCell::default(),
             spare: RefCell::default(),
             date: Cell::new((0, [b' '; 29])),
+            clock: Cell::new(wall_clock()),
         })
     }
 
@@ -164,6 +167,13 @@ impl Worker {
         text
     }
 
+    /// When something was, since the epoch. The wall clock is asked at each sweep, not for each request.
+    pub fn since_epoch(&self, at: Instant) -> Duration {
+        let (moment, said) = self.clock.get();
+        let since = at.saturating_duration_since(moment);
+        (said + since).saturating_sub(moment.saturating_duration_since(at))
+    }
+
     /// Closes idle connections that are too old or that their upstream has closed, and hands records to the log, until the
     /// thread ends.
     pub async fn sweep(self: Rc<Self>) {
@@ -171,12 +181,17 @@ impl Worker {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
+            self.clock.set(wall_clock());
             let mut cx = Context::from_waker(std::task::Waker::noop());
             self.pool.sweep(Instant::now(), |conn| conn.is_idle(&mut cx));
             self.lines.sweep();
             self.access_log.flush();
         }
     }
+}
+
+fn wall_clock() -> (Instant, Duration) {
+    (Instant::now(), SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 /// Counts under a token whose counter is made when the token first comes up.

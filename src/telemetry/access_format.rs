@@ -5,6 +5,8 @@
 //! combined by whatever reads nginx's and Apache's.
 
 use super::access_record::Entry;
+use crate::message::Text;
+use std::net::SocketAddr;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,52 +46,52 @@ impl Formatter {
         out.push(b'\n');
     }
 
+    /// Keys are written with the punctuation around them: copies of known length are no calls.
     fn json(&self, out: &mut Vec<u8>, entry: &Entry<'_>) {
         out.extend_from_slice(b"{\"time\":\"");
         out.extend_from_slice(self.second_text.as_bytes());
-        let micros = format_micros(entry.time);
-        out.extend_from_slice(&micros);
-        out.extend_from_slice(b"Z\"");
-        key(out, "client");
-        quoted(out, &entry.client);
+        out.extend_from_slice(&format_micros(entry.time));
+        let mut client = Text::<48>::default();
+        client.address(entry.client);
+        quoted(out, b"Z\",\"client\":\"", client.as_bytes());
         if entry.peer.ip() != entry.client {
-            key(out, "peer");
-            quoted(out, &entry.peer);
+            address(out, b",\"peer\":\"", entry.peer);
         }
-        text(out, "listener", entry.listener);
-        text(out, "method", entry.method);
-        text(out, "host", entry.host);
-        text(out, "path", entry.path);
+        text(out, b",\"listener\":\"", entry.listener);
+        text(out, b",\"method\":\"", entry.method);
+        text(out, b",\"host\":\"", entry.host);
+        text(out, b",\"path\":\"", entry.path);
         if let Some(query) = entry.query {
-            key(out, "query");
+            out.extend_from_slice(b",\"query\":\"");
             json_text(out, query);
         }
-        text(out, "version", entry.version.as_str().as_bytes());
-        text(out, "tls", entry.tls);
-        number(out, "status", entry.status.into());
-        text(out, "reason", entry.reason);
-        text(out, "audited", entry.audited);
-        text(out, "route", entry.route);
-        text(out, "cluster", entry.cluster);
-        if let Some(endpoint) = &entry.endpoint {
-            key(out, "endpoint");
-            quoted(out, endpoint);
+        quoted(out, b",\"version\":\"", entry.version.as_str().as_bytes());
+        text(out, b",\"tls\":\"", entry.tls);
+        number(out, b",\"status\":", entry.status.into());
+        text(out, b",\"reason\":\"", entry.reason);
+        text(out, b",\"audited\":\"", entry.audited);
+        text(out, b",\"route\":\"", entry.route);
+        text(out, b",\"cluster\":\"", entry.cluster);
+        if let Some(endpoint) = entry.endpoint {
+            address(out, b",\"endpoint\":\"", endpoint);
         }
-        number(out, "attempts", entry.attempts.into());
-        number(out, "bytes_in", entry.bytes_in);
-        number(out, "bytes_out", entry.bytes_out);
-        number(out, "duration_us", entry.duration_us);
+        number(out, b",\"attempts\":", entry.attempts.into());
+        number(out, b",\"bytes_in\":", entry.bytes_in);
+        number(out, b",\"bytes_out\":", entry.bytes_out);
+        number(out, b",\"duration_us\":", entry.duration_us);
         if let Some(upstream) = entry.upstream_us {
-            number(out, "upstream_us", upstream);
+            number(out, b",\"upstream_us\":", upstream);
         }
-        text(out, "request_id", entry.request_id);
-        text(out, "user_agent", entry.user_agent);
-        text(out, "referer", entry.referer);
+        text(out, b",\"request_id\":\"", entry.request_id);
+        text(out, b",\"user_agent\":\"", entry.user_agent);
+        text(out, b",\"referer\":\"", entry.referer);
         out.push(b'}');
     }
 
     fn combined(&self, out: &mut Vec<u8>, entry: &Entry<'_>) {
-        out.extend_from_slice(entry.client.to_string().as_bytes());
+        let mut client = Text::<48>::default();
+        client.address(entry.client);
+        out.extend_from_slice(client.as_bytes());
         out.extend_from_slice(b" - - [");
         out.extend_from_slice(self.second_text.as_bytes());
         out.extend_from_slice(b"] \"");
@@ -114,42 +116,68 @@ impl Formatter {
     }
 }
 
-fn key(out: &mut Vec<u8>, name: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-}
-
-fn quoted(out: &mut Vec<u8>, value: &impl ToString) {
-    out.push(b'"');
-    out.extend_from_slice(value.to_string().as_bytes());
-    out.push(b'"');
-}
-
-fn number(out: &mut Vec<u8>, name: &str, value: u64) {
-    key(out, name);
+fn number<const N: usize>(out: &mut Vec<u8>, key: &[u8; N], value: u64) {
+    out.extend_from_slice(key);
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
-fn text(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+fn address<const N: usize>(out: &mut Vec<u8>, key: &[u8; N], address: SocketAddr) {
+    let mut text = Text::<64>::default();
+    text.socket_address(address);
+    quoted(out, key, text.as_bytes());
+}
+
+/// A value of our own, which needs no escape.
+fn quoted<const N: usize>(out: &mut Vec<u8>, key: &[u8; N], value: &[u8]) {
+    out.extend_from_slice(key);
+    out.extend_from_slice(value);
+    out.push(b'"');
+}
+
+fn text<const N: usize>(out: &mut Vec<u8>, key: &[u8; N], value: &[u8]) {
     if !value.is_empty() {
-        key(out, name);
+        out.extend_from_slice(key);
         json_text(out, value);
     }
 }
 
-/// A JSON string. Control characters, separators that some readers take for line ends, and marks that reorder what a reader sees are
+/// The rest of a JSON string whose quote is open. Control characters, separators that some readers take for line ends, and marks that reorder what a reader sees are
 /// written as `\u` escapes; a byte that is not UTF-8 becomes the four characters `\xHH`.
 fn json_text(out: &mut Vec<u8>, mut rest: &[u8]) {
-    out.push(b'"');
-    let special = |b: &u8| !(0x20..0x7f).contains(b) || matches!(b, b'"' | b'\\');
-    while let Some(at) = rest.iter().position(special) {
-        out.extend_from_slice(rest.get(..at).unwrap_or_default());
-        rest = rest.get(at..).unwrap_or_default();
-        rest = rest.get(json_escape(out, rest)..).unwrap_or_default();
+    loop {
+        let (plain, special) = rest.split_at_checked(plain_bytes(rest)).unwrap_or((rest, b""));
+        out.extend_from_slice(plain);
+        if special.is_empty() {
+            break;
+        }
+        rest = special.get(json_escape(out, special)..).unwrap_or_default();
     }
-    out.extend_from_slice(rest);
     out.push(b'"');
+}
+
+/// How many bytes at the front are printable ASCII and need no escape in JSON.
+fn plain_bytes(text: &[u8]) -> usize {
+    let (words, rest) = text.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let special = specials(u64::from_le_bytes(*word));
+        if special != 0 {
+            return at * 8 + special.trailing_zeros() as usize / 8;
+        }
+    }
+    let special = |byte: &u8| !(0x20..0x7f).contains(byte) || matches!(byte, b'"' | b'\\');
+    words.len() * 8 + rest.iter().position(special).unwrap_or(rest.len())
+}
+
+/// Eight bytes at once: the high bit of the first one that is special is set, and none below it. (A subtraction borrows from the
+/// bytes above a special one alone.)
+fn specials(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    let below = |word: u64, byte: u64| word.wrapping_sub(ONES * byte) & !word;
+    let controls = below(word, 0x20);
+    let (quote, backslash) = (below(word ^ (ONES * 0x22), 1), below(word ^ (ONES * 0x5c), 1));
+    let above = ((word & !HIGH) + ONES) | word;
+    (controls | quote | backslash | above) & HIGH
 }
 
 /// Writes the first character of `rest`, which is a special one; says how many bytes it took.
@@ -289,7 +317,7 @@ mod tests {
     fn nothing_that_a_client_sends_forges_a_json_field_or_a_line() {
         let context = context();
         let agent = b"\",\"status\":500}\r\n{\"forged\":\"\x1b[2J\xff\\\xe2\x80\xa8\xe2\x80\xae\xc2\x85";
-        let bytes = line(Format::Json, &Record { user_agent: agent, path: "/\n\"}", ..record(&context) });
+        let bytes = line(Format::Json, &Record { user_agent: agent, path: b"/\n\"}", ..record(&context) });
         let text = String::from_utf8(bytes).unwrap();
         assert_eq!(text.matches('\n').count(), 1);
         assert!(!text.trim_end().contains(|c: char| c.is_control() || ('\u{2028}'..='\u{202e}').contains(&c)));
@@ -303,7 +331,7 @@ mod tests {
     #[test]
     fn nothing_that_a_client_sends_forges_a_combined_line() {
         let context = context();
-        let forged = Record { user_agent: b"a\" \"b\n\\\xc3\xa9\x7f", path: "/\r\nx", ..record(&context) };
+        let forged = Record { user_agent: b"a\" \"b\n\\\xc3\xa9\x7f", path: b"/\r\nx", ..record(&context) };
         let text = String::from_utf8(line(Format::Combined, &forged)).unwrap();
         assert!(text.contains("\"GET /\\x0D\\x0Ax?x=1 HTTP/1.1\""), "{text}");
         assert!(text.ends_with("\"a\\x22 \\x22b\\x0A\\x5C\\xC3\\xA9\\x7F\"\n"), "{text}");
@@ -324,10 +352,16 @@ mod tests {
 
     proptest! {
         #[test]
+        fn special_bytes_are_found_by_words_as_one_by_one(text in proptest::collection::vec(prop_oneof![Just(b'a'), any::<u8>()], 0..40)) {
+            let special = |byte: &u8| !(0x20..0x7f).contains(byte) || matches!(byte, b'"' | b'\\');
+            prop_assert_eq!(plain_bytes(&text), text.iter().position(special).unwrap_or(text.len()));
+        }
+
+        #[test]
         fn any_bytes_give_one_valid_line(agent: Vec<u8>, path: String) {
             let context = context();
             for format in [Format::Json, Format::Combined] {
-                let bytes = line(format, &Record { user_agent: &agent, path: &path, ..record(&context) });
+                let bytes = line(format, &Record { user_agent: &agent, path: path.as_bytes(), ..record(&context) });
                 let text = String::from_utf8(bytes).unwrap();
                 prop_assert!(text.ends_with('\n'));
                 prop_assert!(!text.trim_end_matches('\n').chars().any(char::is_control));

@@ -442,7 +442,7 @@ mod tests {
             assert_eq!(place(), first);
         }
         let capacity = Arc::clone(log.0.as_ref().unwrap());
-        log.record(&Record { path: &long, query: Some(&long), user_agent: long.as_bytes(), ..one });
+        log.record(&Record { path: long.as_bytes(), query: Some(long.as_bytes()), user_agent: long.as_bytes(), ..one });
         assert!(writer.finish(LIMIT));
         let spare = capacity.spare.lock().unwrap();
         assert_eq!(spare.iter().map(Vec::capacity).collect::<Vec<_>>(), [BATCH_CAPACITY]);

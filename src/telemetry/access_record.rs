@@ -19,9 +19,9 @@ pub struct Record<'a> {
     /// Host.
     pub host: &'a str,
     /// Path as received, before any rewrite.
-    pub path: &'a str,
+    pub path: &'a [u8],
     /// Query, where there was one.
-    pub query: Option<&'a str>,
+    pub query: Option<&'a [u8]>,
     /// Version as received.
     pub version: Version,
     /// Name of the route; empty: none matched.
@@ -31,7 +31,7 @@ pub struct Record<'a> {
     /// Name of the listener.
     pub listener: &'a str,
     /// Request id; empty: none.
-    pub request_id: &'a str,
+    pub request_id: &'a [u8],
     /// User-Agent as received; empty: none.
     pub user_agent: &'a [u8],
     /// Referer as received; empty: none.
@@ -63,12 +63,13 @@ impl Record<'_> {
         put_address(out, context.endpoint);
         put_text(out, self.method.as_bytes(), MAX_NAME);
         put_text(out, self.host.as_bytes(), MAX_NAME);
-        put_text(out, self.path.as_bytes(), MAX_PATH);
+        put_text(out, self.path, MAX_PATH);
         out.push(u8::from(self.query.is_some()));
-        put_text(out, self.query.unwrap_or_default().as_bytes(), MAX_PATH);
-        for name in [self.route, self.cluster, self.listener, self.request_id] {
+        put_text(out, self.query.unwrap_or_default(), MAX_PATH);
+        for name in [self.route, self.cluster, self.listener] {
             put_text(out, name.as_bytes(), MAX_NAME);
         }
+        put_text(out, self.request_id, MAX_NAME);
         let tls = context.tls.as_ref().map_or("", |tls| tls.version);
         for token in [tls, context.reason.unwrap_or_default()] {
             put_text(out, token.as_bytes(), MAX_NAME);
@@ -255,13 +256,13 @@ pub(super) mod tests {
             context,
             method: "GET",
             host: "shop.example.com",
-            path: "/a",
-            query: Some("x=1"),
+            path: b"/a",
+            query: Some(b"x=1"),
             version: Version::Http11,
             route: "shop",
             cluster: "shop/web",
             listener: "https",
-            request_id: "id-1",
+            request_id: b"id-1",
             user_agent: b"curl/8",
             referer: b"",
             duration: Duration::from_micros(1500),
@@ -295,12 +296,12 @@ pub(super) mod tests {
         Record {
             method: text,
             host: text,
-            path: text,
-            query: Some(text),
+            path: text.as_bytes(),
+            query: Some(text.as_bytes()),
             route: text,
             cluster: text,
             listener: text,
-            request_id: text,
+            request_id: text.as_bytes(),
             user_agent: long.as_bytes(),
             referer: long.as_bytes(),
             ..record(&context)

@@ -91,19 +91,19 @@ async fn busy(
         let mut request = connection.worker.lend();
         let last = connection.is_draining() || (listener.spec.limits.requests_per_connection == *served + 1);
         let after = one(conn, connection, &listener, &mut request, deadline, last).await;
-        let asked = request.last;
+        let (last, ended) = (request.last, request.ended);
         connection.worker.give_back(request);
         *served = served.saturating_add(1);
         match after {
             After::KeepAlive => {}
-            After::Close => linger(conn, deadline, asked).await,
+            After::Close => linger(conn, deadline, last).await,
             After::Abort => abort(conn),
             After::Gone => {}
         }
         if after != After::KeepAlive {
             return false;
         }
-        deadline.set(Instant::now() + listener.spec.timeouts.keep_alive);
+        deadline.set(ended + listener.spec.timeouts.keep_alive);
         if !conn.input().is_empty() {
             continue;
         }

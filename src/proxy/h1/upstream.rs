@@ -26,7 +26,6 @@ pub(in crate::proxy) async fn send<D: Downstream>(
     if let Wire::H1(conn) = &mut remote.wire {
         write_head(conn, request, body);
     }
-    let sent_at = Instant::now();
     let outcome = answer_head(&mut remote, request, down, deadline).await;
     let report = match &outcome {
         Ok(()) => Outcome::Status(request.response.status.as_u16()),
@@ -38,7 +37,7 @@ pub(in crate::proxy) async fn send<D: Downstream>(
     remote.endpoint.report(report);
     outcome?;
     let now = Instant::now();
-    remote.endpoint.answered(now - sent_at);
+    remote.endpoint.answered(now - request.asked);
     request.ctx.upstream_head = Some(now - request.ctx.started);
     receive(&mut remote, request)?;
     remote.keep &= !may_be_left_unread(&request.head.method, body);

@@ -166,7 +166,6 @@ pub async fn send<D: Downstream>(
     let wire = H2Wire { out, pump: Pump::default(), answer, body: None, stream, _counted: counted };
     let mut remote = Remote::new(Wire::H2(Box::new(wire)), false, endpoint, cluster, permit);
     (remote.sent, remote.keep) = (empty || connects, true);
-    let sent_at = Instant::now();
     let response = match answer_head(&mut remote, request, down, deadline).await {
         Ok(response) => response,
         Err(error) => {
@@ -176,7 +175,7 @@ pub async fn send<D: Downstream>(
     };
     remote.endpoint.report(Outcome::Status(response.status().as_u16()));
     let now = Instant::now();
-    remote.endpoint.answered(now - sent_at);
+    remote.endpoint.answered(now - request.asked);
     request.ctx.upstream_head = Some(now - request.ctx.started);
     receive(&mut remote, request, response, connects)?;
     Ok(remote)
