@@ -300,7 +300,7 @@ mod tests {
     }
 
     fn said(memberships: &Memberships) -> Vec<(String, usize)> {
-        let count = |change: Option<std::sync::Arc<[EndpointSpec]>>| change.map_or(9, |all| all.len());
+        let count = |change: Option<crate::model::EndpointList>| change.map_or(9, |all| all.len());
         memberships.take().into_iter().map(|(cluster, change)| (cluster.to_string(), count(change))).collect()
     }
 

@@ -5,6 +5,7 @@
 
 pub mod certificate;
 pub mod cluster;
+pub mod endpoints;
 pub mod listener;
 pub mod origin;
 pub mod policy;
@@ -18,6 +19,7 @@ pub use cluster::{
     BalancePolicy, ClusterSpec, EndpointSpec, HashKey, HealthCheck, HealthCheckSpec, Nearness, OutlierSpec,
     ProxyHeader, UpstreamProtocol, UpstreamTlsSpec,
 };
+pub use endpoints::EndpointList;
 pub use listener::{
     HttpsRedirect, Limits, ListenerProtocol, ListenerSpec, OddNames, ProxyHeaders, ServerHeader, TimeoutSpec, TlsSpec,
     TlsVersion,

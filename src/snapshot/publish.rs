@@ -17,7 +17,7 @@ use super::members::Members;
 use super::metrics::Metrics;
 use super::{Shared, Snapshot};
 use crate::lifecycle::apart;
-use crate::model::{ClusterSpec, EndpointSpec, Model, Problem, Severity, Wanted};
+use crate::model::{ClusterSpec, EndpointList, Model, Problem, Severity, Wanted};
 use crate::source::memberships::Change as Said;
 use crate::source::merge::Merger;
 use crate::source::{Delivery, Memberships, Report, Slot, Timings};
@@ -122,7 +122,10 @@ impl Publisher {
             if let (Some(cluster), Some(spec)) = (snapshot.cluster(name), self.of_model(name))
                 && spec.followed
             {
-                cluster.set_members(endpoints.as_deref().unwrap_or(&spec.endpoints));
+                match endpoints {
+                    Some(endpoints) => cluster.follow(endpoints),
+                    None => cluster.set_members(&spec.endpoints),
+                }
             }
         }
         self.metrics.members(changes.len(), started.elapsed());
@@ -134,7 +137,7 @@ impl Publisher {
     }
 
     /// What memberships say of the endpoints of a cluster, where it follows them.
-    fn said(&self, spec: &ClusterSpec) -> Option<Vec<EndpointSpec>> {
+    fn said(&self, spec: &ClusterSpec) -> Option<&EndpointList> {
         self.members.get(&spec.name).filter(|_| spec.followed)
     }
 
@@ -207,7 +210,7 @@ impl Publisher {
             let previous = self.shared.full();
             for held in previous.clusters.diff(&snapshot.clusters).into_iter().filter_map(|(_, new)| new) {
                 if let Some(endpoints) = self.said(held.cluster.spec()) {
-                    held.cluster.set_members(&endpoints);
+                    held.cluster.follow(endpoints);
                 }
                 (self.on_cluster)(&held.cluster);
             }

@@ -3,7 +3,7 @@
 //! The fast road: a source says which endpoints a cluster has, and the publisher hands them to the cluster without merging or
 //! compiling anything. What is said twice before the publisher looks counts once, in its last version.
 
-use crate::model::EndpointSpec;
+use crate::model::EndpointList;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
@@ -18,12 +18,13 @@ struct Shared {
     changed: Notify,
 }
 
-/// The endpoints of a cluster; `None`: its source no longer speaks for it.
-pub type Change = Option<Arc<[EndpointSpec]>>;
+/// The endpoints of a cluster, which whoever keeps them shares: all are said at once when a gate starts, and an allocator gives no peak
+/// back. `None`: its source no longer speaks for it.
+pub type Change = Option<EndpointList>;
 
 impl Memberships {
     /// Says who belongs to a cluster; it may be one that no fragment has yet.
-    pub fn set(&self, cluster: impl Into<Arc<str>>, endpoints: impl Into<Arc<[EndpointSpec]>>) {
+    pub fn set(&self, cluster: impl Into<Arc<str>>, endpoints: impl Into<EndpointList>) {
         self.say(cluster.into(), Some(endpoints.into()));
     }
 
@@ -51,6 +52,7 @@ impl Memberships {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::EndpointSpec;
 
     #[tokio::test]
     async fn only_the_last_word_about_a_cluster_counts() {
@@ -62,7 +64,7 @@ mod tests {
         said.remove("shop/api");
         said.changed().await;
         let taken = said.take();
-        assert_eq!(taken["shop/web"].as_ref().map(|e| e.len()), Some(1));
+        assert_eq!(taken["shop/web"].as_ref().map(EndpointList::len), Some(1));
         assert_eq!(taken["shop/api"], None);
         assert!(said.take().is_empty());
     }

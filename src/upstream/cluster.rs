@@ -8,12 +8,12 @@ use super::limits::Queue;
 use super::meters::Meters;
 use super::outlier::Ward;
 use crate::message::{RequestContext, RequestHead};
-use crate::model::{BalancePolicy, ClusterSpec, EndpointSpec};
+use crate::model::{BalancePolicy, ClusterSpec, EndpointList, EndpointSpec};
 use crate::telemetry::metrics::Registry;
 use arc_swap::ArcSwap;
 use once_cell::race::OnceBox;
 use rustls_pki_types::ServerName;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -34,8 +34,15 @@ pub struct Cluster {
     /// Counts changes of membership; its end tells the health checks that the cluster is gone. Made when someone asks for it:
     /// most clusters have no checks, and a channel is a third of a kilobyte.
     changes: OnceBox<watch::Sender<u64>>,
-    change: Mutex<()>,
+    /// What was said of the endpoints, as long as nobody needed one: `members` is empty until then. Held while they change.
+    said: Mutex<Option<EndpointList>>,
 }
+
+/// The members of every cluster that has none or has not made them: of thousands, most.
+static NOBODY: LazyLock<Arc<Members>> = LazyLock::new(Arc::default);
+
+/// As many endpoints are made with a cluster's first request, which waits for it (a quarter of a millisecond); more of them at once.
+const MOST_SAID: usize = 4096;
 
 /// Why there is no endpoint for a request.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -68,12 +75,12 @@ impl Cluster {
             tls,
             server_name: spec.tls.as_deref().and_then(name),
             queue: Queue::new(spec.max_queue, spec.queue_timeout),
-            members: ArcSwap::default(),
+            members: ArcSwap::new(Arc::clone(&NOBODY)),
             key,
             turns: (spec.balance == BalancePolicy::RoundRobin).then(Box::default),
             budget: RetryBudget::new(spec.retry_budget, Arc::clone(&ward)),
             changes: OnceBox::new(),
-            change: Mutex::new(()),
+            said: Mutex::new(Some(EndpointList::default())),
             ward,
             spec: Arc::clone(spec),
         };
@@ -86,29 +93,76 @@ impl Cluster {
         &self.spec
     }
 
-    /// Its endpoints now.
+    /// Its endpoints now, made if they were only said.
     pub fn members(&self) -> arc_swap::Guard<Arc<Members>> {
+        self.make();
         self.members.load()
     }
 
-    /// Makes these its endpoints. One whose address stays keeps its `Arc`, its health and its counts, even if its weight
-    /// or nearness changes; of two with one address the first counts.
+    /// Makes these its endpoints, as [`Self::follow`] does.
     pub fn set_members(&self, specs: &[EndpointSpec]) {
-        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        self.follow(&specs.into());
+    }
+
+    /// Makes these its endpoints. One whose address stays keeps its `Arc`, its health and its counts, even if its weight
+    /// or nearness changes.
+    pub fn follow(&self, endpoints: &EndpointList) {
+        let mut said = self.said();
+        let counted = match &*said {
+            Some(before) if before == endpoints => return,
+            Some(before) => Some(before.len()),
+            None => None,
+        };
+        let changed = match counted {
+            Some(counted) if self.may_wait(endpoints) => {
+                self.ward.meters.joined(endpoints.len(), counted);
+                *said = Some(endpoints.clone());
+                true
+            }
+            counted => {
+                *said = None;
+                self.put(endpoints, counted.unwrap_or(0))
+            }
+        };
+        if let Some(changes) = self.changes.get().filter(|_| changed) {
+            changes.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// What was said of endpoints that are not made yet.
+    pub(super) fn said(&self) -> MutexGuard<'_, Option<EndpointList>> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether endpoints need not be made before a request does. Most clusters of many never get one.
+    fn may_wait(&self, endpoints: &EndpointList) -> bool {
+        self.spec.health_check.is_none() && endpoints.len() <= MOST_SAID
+    }
+
+    /// Makes the endpoints that were only said until now.
+    fn make(&self) {
+        let mut said = self.said();
+        if let Some(endpoints) = said.take() {
+            self.put(&endpoints, endpoints.len());
+        }
+    }
+
+    /// Has these as members, of which so many that are not made were counted; says whether anything changed.
+    fn put(&self, endpoints: &EndpointList, counted: usize) -> bool {
         let before = self.members.load_full();
-        // Nearly always they come in order, as those before stand: then this looks at each once.
-        let mut specs: Vec<&EndpointSpec> = specs.iter().collect();
-        specs.sort_by_key(|spec| spec.address);
-        specs.dedup_by_key(|spec| spec.address);
-        let (mut all, mut left) = (Vec::with_capacity(specs.len()), Vec::new());
+        let (mut all, mut left, mut joined) = (Vec::new(), Vec::new(), 0);
         let mut old = before.iter().peekable();
         let mut changed = false;
-        for spec in specs {
+        // They come in order, as those before stand: this looks at each once.
+        for spec in endpoints.iter() {
             left.extend(std::iter::from_fn(|| old.next_if(|e| e.address() < spec.address)));
             let stays = old.next_if(|e| e.address() == spec.address);
             changed |= stays.is_none_or(|e| e.weight() != spec.weight || e.near() != spec.near);
-            let endpoint = stays.cloned().unwrap_or_else(|| self.join(spec, before.is_empty()));
-            endpoint.set_share(spec);
+            let endpoint = stays.cloned().unwrap_or_else(|| {
+                joined += 1;
+                self.join(&spec, before.is_empty())
+            });
+            endpoint.set_share(&spec);
             if spec.weight == 0 {
                 // It takes no requests, so it must not count among those put aside.
                 self.ward.reinstate(&endpoint);
@@ -116,15 +170,14 @@ impl Cluster {
             all.push(endpoint);
         }
         left.extend(old);
+        self.ward.meters.joined(joined, counted);
         if !changed && left.is_empty() {
-            return;
+            return counted > 0;
         }
         let members = Arc::new(Members::new(all, &self.spec.balance));
         self.members.store(Arc::clone(&members));
         self.ward.resize(left.into_iter(), members.open());
-        if let Some(changes) = self.changes.get() {
-            changes.send_modify(|n| *n += 1);
-        }
+        true
     }
 
     /// A new endpoint. Those of the start are not slowed: they would only be slow together.
@@ -141,9 +194,16 @@ impl Cluster {
     /// Only endpoints that are well are picked, unless none is: then all are (panic mode), because verdicts about every endpoint
     /// at once say more about the one who judges. An ejected endpoint whose time is over gets one request as a probe.
     pub fn pick(&self, tried: &[EndpointId], hash: Option<u64>) -> Result<Arc<Endpoint>, PickError> {
-        let members = self.members.load();
+        match self.pick_of(&self.members.load(), tried, hash) {
+            // They may not be made yet.
+            Err(PickError::NoEndpoints) => self.pick_of(&self.members(), tried, hash),
+            found => found,
+        }
+    }
+
+    fn pick_of(&self, members: &Members, tried: &[EndpointId], hash: Option<u64>) -> Result<Arc<Endpoint>, PickError> {
         if let Some(key) = hash.filter(|_| self.key.is_some()) {
-            return self.pick_by_key(&members, key, tried);
+            return self.pick_by_key(members, key, tried);
         }
         if self.ward.is_probe_due()
             && let Some(probed) = self.ward.probe(members.open(), |e| !tried.contains(&e.id))
@@ -194,7 +254,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        self.ward.resize(self.members.load().iter(), &[]);
+        match &*self.said() {
+            Some(said) => self.ward.meters.joined(0, said.len()),
+            None => self.ward.resize(self.members.load().iter(), &[]),
+        }
     }
 }
 
@@ -238,6 +301,49 @@ mod tests {
         cluster.set_members(&reversed);
         assert!(!changes.has_changed().unwrap());
         assert_eq!(cluster.members().len(), 2);
+    }
+
+    #[test]
+    fn endpoints_are_made_with_the_first_request_and_counted_before_it() {
+        let registry = Registry::new(1, 1000);
+        let healthy = |n: i64| format!("tidegate_endpoints{{cluster=\"test\",state=\"healthy\"}} {n}\n");
+        let cluster = Cluster::new(&spec(&[1, 1, 1]), None, &registry);
+        assert!(cluster.members.load().is_empty() && registry.render().contains(&healthy(3)));
+        assert_eq!((cluster.describe().endpoints.len(), cluster.describe().available), (3, 3));
+        cluster.set_members(&endpoints(&[1, 0]));
+        assert_eq!((cluster.describe().endpoints.len(), cluster.describe().available), (2, 1));
+        assert!(cluster.members.load().is_empty() && registry.render().contains(&healthy(2)));
+        let view = cluster.describe();
+        let picked = cluster.pick(&[], None).unwrap();
+        assert!(cluster.members.load().len() == 2 && registry.render().contains(&healthy(2)));
+        assert_eq!((cluster.describe(), picked.address()), (view, testing::address(0)));
+        let other = Cluster::new(&spec(&[1]), None, &registry);
+        drop((picked, cluster));
+        drop(Cluster::new(&spec(&[1, 1, 1]), None, &registry));
+        assert!(registry.render().contains(&healthy(1)), "those of the other cluster of this name");
+        drop(other);
+    }
+
+    #[test]
+    fn many_endpoints_are_made_at_once() {
+        let cluster = cluster(&spec(&[1]));
+        cluster.set_members(&endpoints(&[1; MOST_SAID]));
+        assert!(cluster.members.load().is_empty());
+        cluster.set_members(&endpoints(&[1; MOST_SAID + 1]));
+        assert_eq!(cluster.members.load().len(), MOST_SAID + 1);
+    }
+
+    #[test]
+    fn a_request_finds_endpoints_whoever_makes_them() {
+        for _ in 0..200 {
+            let cluster = cluster(&spec(&[1, 1]));
+            std::thread::scope(|scope| {
+                let picks: Vec<_> = (0..3).map(|_| scope.spawn(|| cluster.pick(&[], None))).collect();
+                cluster.set_members(&endpoints(&[1, 2, 1]));
+                assert!(picks.into_iter().all(|pick| pick.join().unwrap().is_ok()));
+            });
+            assert_eq!(cluster.members().len(), 3);
+        }
     }
 
     #[test]

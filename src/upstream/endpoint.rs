@@ -96,7 +96,6 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl Endpoint {
     pub(crate) fn new(spec: &EndpointSpec, ward: Arc<Ward>) -> Self {
-        ward.meters.moved(None, Some(Standing::Healthy));
         let (ip, scope) = match spec.address {
             SocketAddr::V4(v4) => (v4.ip().to_ipv6_mapped().octets(), 0),
             SocketAddr::V6(v6) => (v6.ip().octets(), v6.scope_id()),

@@ -154,6 +154,14 @@ impl Meters {
         }
     }
 
+    /// So many endpoints are members now that were not, and so many no longer that were, all of them in good health.
+    pub(crate) fn joined(&self, joined: usize, left: usize) {
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        if joined != left {
+            self.standing(Standing::Healthy, count(joined) - count(left));
+        }
+    }
+
     fn standing(&self, standing: Standing, by: i64) {
         let (index, name) = match standing {
             Standing::Healthy => (0, "healthy"),

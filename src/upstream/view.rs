@@ -2,7 +2,7 @@
 
 use super::cluster::Cluster;
 use super::endpoint::Endpoint;
-use crate::model::{BalancePolicy, HashKey, Nearness, UpstreamProtocol};
+use crate::model::{BalancePolicy, EndpointSpec, HashKey, Nearness, UpstreamProtocol};
 use serde::Serialize;
 use std::net::SocketAddr;
 
@@ -60,7 +60,7 @@ pub struct EndpointView {
 impl Cluster {
     /// What it looks like now.
     pub fn describe(&self) -> ClusterView {
-        let endpoints: Vec<_> = self.members().iter().map(|e| EndpointView::of(e)).collect();
+        let endpoints = self.endpoints();
         ClusterView {
             name: self.spec().name.to_string(),
             origin: self.spec().origin.to_string(),
@@ -77,19 +77,33 @@ impl Cluster {
             endpoints,
         }
     }
+
+    /// Looking makes none of them.
+    fn endpoints(&self) -> Vec<EndpointView> {
+        if let Some(said) = &*self.said() {
+            return said.iter().map(|spec| EndpointView::said(&spec)).collect();
+        }
+        self.members().iter().map(|e| EndpointView::of(e)).collect()
+    }
 }
 
 impl EndpointView {
+    /// One that never had a request.
+    fn said(spec: &EndpointSpec) -> Self {
+        let near = match spec.near {
+            Nearness::Node => Some("node"),
+            Nearness::Zone => Some("zone"),
+            Nearness::Anywhere => None,
+        };
+        let (address, weight) = (spec.address, spec.weight);
+        let (healthy, ejected, (in_flight, waiting, idle), (attempts, failures)) = (true, false, (0, 0, 0), (0, 0));
+        Self { address, weight, near, healthy, ejected, in_flight, waiting, idle, attempts, failures }
+    }
+
     fn of(endpoint: &Endpoint) -> Self {
         let (attempts, failures) = endpoint.totals();
+        let said = EndpointSpec { address: endpoint.address(), weight: endpoint.weight(), near: endpoint.near() };
         Self {
-            address: endpoint.address(),
-            weight: endpoint.weight(),
-            near: match endpoint.near() {
-                Nearness::Node => Some("node"),
-                Nearness::Zone => Some("zone"),
-                Nearness::Anywhere => None,
-            },
             healthy: endpoint.is_healthy(),
             ejected: endpoint.is_ejected(),
             in_flight: endpoint.in_flight(),
@@ -97,6 +111,7 @@ impl EndpointView {
             idle: endpoint.idle(),
             attempts,
             failures,
+            ..Self::said(&said)
         }
     }
 }
