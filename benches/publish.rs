@@ -199,6 +199,15 @@ fn change_probe(objects: &mut Objects, path: &str) {
     objects.config_maps.insert(map.meta.key.clone(), Arc::new(map));
 }
 
+/// The status of every Ingress was written, and one of them has another path.
+fn change_after_status(objects: &mut Objects, path: &str) {
+    for ingress in objects.ingresses.values_mut() {
+        let addresses = Arc::new([format!("192.0.2.{}", path.len() + usize::from(path == "/a")).into()]);
+        *ingress = Arc::new(Ingress { addresses, ..Ingress::clone(ingress) });
+    }
+    change_ingress(objects, path);
+}
+
 /// Names of steps, and which time is theirs.
 type Steps = [(&'static str, fn(Took) -> Duration); 4];
 
@@ -233,6 +242,7 @@ fn publish(c: &mut Criterion) {
     measure(c, "5000 Ingresses", ingresses, change_ingress);
     measure(c, "5000 Ingresses with TLS, a certificate", secured, change_secret);
     measure(c, "5000 Ingresses with TLS, a path", secured, change_secured);
+    measure(c, "5000 Ingresses whose status was written, a path", ingresses, change_after_status);
     measure(c, "5000 routes in 10 ConfigMaps", maps, change_probe);
     measure(c, "one of 500 routes of a ConfigMap, beside 4500", maps, change_map);
 }

@@ -48,7 +48,7 @@ pub struct Meta {
     pub key: Key,
     /// Another object of the same name has another one.
     pub uid: Arc<str>,
-    /// resourceVersion: changes with each write.
+    /// resourceVersion: changes with each write. Empty where nobody asks for it, as of Ingresses and Services.
     pub version: Arc<str>,
     /// Seconds since the epoch; the oldest wins a conflict.
     pub created: u64,
@@ -112,6 +112,20 @@ pub struct Ingress {
     pub tls: Vec<IngressTls>,
     /// Addresses in `status.loadBalancer`, as they are written there now.
     pub addresses: Arc<[Box<str>]>,
+}
+
+impl Ingress {
+    /// Whether this asks for the same. Our own words in a status come back, and ask for nothing.
+    pub fn asks_as(&self, other: &Self) -> bool {
+        let Self { meta, class, class_annotation, annotations, default_backend, rules, tls, addresses: _ } = self;
+        *meta == other.meta
+            && *class == other.class
+            && *class_annotation == other.class_annotation
+            && *annotations == other.annotations
+            && *default_backend == other.default_backend
+            && *rules == other.rules
+            && *tls == other.tls
+    }
 }
 
 /// Where an Ingress sends requests.

@@ -48,10 +48,15 @@ fn ingress() -> impl Strategy<Value = Value> {
             .prop_map(|(host, secret)| json!([{ "hosts": [HOSTS[host]], "secretName": format!("s{secret}") }])),
     );
     let class = prop::sample::select(vec![Some("tidegate"), Some("other"), None]);
-    let all = (prop::collection::vec(rule, 0..3), tls, class, prop::option::of(0..4usize));
-    all.prop_map(|(rules, tls, class, fallback)| {
+    let all = (prop::collection::vec(rule, 0..3), tls, class, prop::option::of(0..4usize), 0..4usize);
+    all.prop_map(|(rules, tls, class, fallback, written)| {
         let default = fallback.map(backend);
-        json!({ "spec": { "rules": rules, "tls": tls, "ingressClassName": class, "defaultBackend": default } })
+        let addresses = json!([{ "ip": format!("192.0.2.{written}") }]);
+        json!({
+            "metadata": { "resourceVersion": written.to_string() },
+            "spec": { "rules": rules, "tls": tls, "ingressClassName": class, "defaultBackend": default },
+            "status": { "loadBalancer": { "ingress": addresses } },
+        })
     })
 }
 
@@ -113,6 +118,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => named("Ingress", 'i', 5, ingress().boxed()),
         3 => named("Service", 'w', 4, service().boxed()),
         3 => named("ConfigMap", 'm', 2, config_map().boxed()),
+        1 => (0..3usize).prop_map(|n| Step { kind: "Secret", name: n.to_string(), object: None }),
         1 => named("IngressClass", 'c', 1, Just(json!({ "spec": { "controller": "tidegate.io/ingress" } })).boxed()),
     ]
 }
@@ -122,6 +128,8 @@ fn apply(objects: &mut Objects, step: &Step) {
     match *kind {
         "Ingress" => put::<networking::Ingress, _>(&mut objects.ingresses, Key::new("shop", name.as_str()), object),
         "Service" => put::<core::Service, _>(&mut objects.services, Key::new("shop", name.as_str()), object),
+        // How it is now is told with the answer.
+        "Secret" => {}
         "ConfigMap" => put::<core::ConfigMap, _>(&mut objects.config_maps, Key::new(OWN, name.as_str()), object),
         _ => put::<networking::IngressClass, _>(&mut objects.classes, Key::new("", "tidegate"), object),
     }
@@ -139,9 +147,10 @@ fn settings() -> Settings {
     Settings { expose: vec![ExposeRule { namespace: "shop".into(), hosts }], ..Settings::default() }
 }
 
-/// Of the Secrets that are asked for, one is there.
-fn answer(objects: &mut Objects, translation: &Translation) -> bool {
-    let pem = |kind: &str| Some(Pem(format!("-----BEGIN {kind}-----\n-----END {kind}-----\n").into_bytes().into()));
+/// Of the Secrets that are asked for, one is there, in this version.
+fn answer(objects: &mut Objects, translation: &Translation, secret: &str) -> bool {
+    let pem =
+        |kind: &str| Some(Pem(format!("-----BEGIN {kind}-----\n{secret}\n-----END {kind}-----\n").into_bytes().into()));
     let state = |key: &Key| {
         let kind = "kubernetes.io/tls".to_owned();
         let secret = Secret { kind, certificate: pem("CERTIFICATE"), key: pem("PRIVATE KEY"), ..Secret::default() };
@@ -151,10 +160,10 @@ fn answer(objects: &mut Objects, translation: &Translation) -> bool {
     std::mem::replace(&mut objects.secrets, states) != objects.secrets
 }
 
-fn translated(objects: &mut Objects, memory: &mut Memory) -> Translation {
+fn translated(objects: &mut Objects, memory: &mut Memory, secret: &str) -> Translation {
     loop {
         let translation = translate(objects, &settings(), OWN, memory);
-        if !answer(objects, &translation) {
+        if !answer(objects, &translation, secret) {
             return translation;
         }
     }
@@ -214,10 +223,14 @@ proptest! {
     #[test]
     fn after_any_sequence_of_changes_it_is_as_if_there_had_been_none(steps in prop::collection::vec(step(), 1..25)) {
         let (mut objects, mut memory, mut gate) = (Objects::default(), Memory::default(), Gate::new());
+        let mut secret = String::new();
         for step in steps {
             apply(&mut objects, &step);
-            let translation = translated(&mut objects, &mut memory);
-            let fresh = translated(&mut objects, &mut Memory::default());
+            if step.kind == "Secret" {
+                secret = step.name;
+            }
+            let translation = translated(&mut objects, &mut memory, &secret);
+            let fresh = translated(&mut objects, &mut Memory::default(), &secret);
             prop_assert_eq!(&translation, &fresh);
             prop_assert_eq!(gate.publish(&translation), Gate::new().publish(&fresh));
         }

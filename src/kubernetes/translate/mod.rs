@@ -140,13 +140,15 @@ impl Memory {
         let make = |ingress: &Ingress, before: Option<&Owned>| {
             adopted(Owner::Ingress, &ingress.meta, ingress::piece(ingress), before)
         };
-        let asks = Asks { key: |ingress: &Ingress| &ingress.meta.key, wanted: &wanted, anew, make: &make };
+        let key: fn(&Ingress) -> &Key = |ingress| &ingress.meta.key;
+        let asks = Asks { key, alike: Ingress::asks_as, wanted: &wanted, anew, make: &make };
         self.ingresses.follow(&objects.ingresses, &asks, &mut others);
         let wanted = |service: &Service| service.expose.is_some();
         let make = |service: &Service, before: Option<&Owned>| {
             adopted(Owner::Service, &service.meta, annotation::expose(service, &settings.expose), before)
         };
-        let asks = Asks { key: |service: &Service| &service.meta.key, wanted: &wanted, anew: false, make: &make };
+        let key: fn(&Service) -> &Key = |service| &service.meta.key;
+        let asks = Asks { key, alike: Service::eq, wanted: &wanted, anew: false, make: &make };
         self.services.follow(&objects.services, &asks, &mut news);
         news.gone.extend(others.gone);
         news.come.extend(others.come);

@@ -24,6 +24,8 @@ pub(super) struct News {
 /// What a kind asks for.
 pub(super) struct Asks<'a, T> {
     pub(super) key: fn(&T) -> &Key,
+    /// Whether an object asks for what another asked for.
+    pub(super) alike: fn(&T, &T) -> bool,
     /// Whether the object asks for anything; `anew`: for other reasons than before.
     pub(super) wanted: &'a dyn Fn(&T) -> bool,
     pub(super) anew: bool,
@@ -37,7 +39,7 @@ impl<T> Default for Seen<T> {
     }
 }
 
-impl<T: PartialEq> Seen<T> {
+impl<T> Seen<T> {
     /// Looks at what there is now.
     pub(super) fn follow(&mut self, objects: &BTreeMap<Key, Arc<T>>, asks: &Asks<'_, T>, news: &mut News) {
         let mut old = std::mem::take(&mut self.0).into_iter().peekable();
@@ -48,7 +50,7 @@ impl<T: PartialEq> Seen<T> {
                 news.changed.push((asks.key)(&gone).clone());
                 news.gone.extend(owned);
             }
-            let same = |old: &(Arc<T>, Option<Rc<Owned>>)| Arc::ptr_eq(&old.0, object) || old.0 == *object;
+            let same = |old: &(Arc<T>, Option<Rc<Owned>>)| Arc::ptr_eq(&old.0, object) || (asks.alike)(object, &old.0);
             let owned = match old.next_if(same) {
                 Some((_, owned)) if !asks.anew => owned,
                 Some((_, owned)) => match ((asks.wanted)(object), owned) {
@@ -76,5 +78,36 @@ impl<T> Asks<'_, T> {
         news.gone.extend(before);
         news.come.extend(owned.clone());
         owned
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::objects::Ingress;
+    use super::super::piece::{Owner, Piece};
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn an_ingress_whose_status_was_written_is_not_read_again() {
+        let made = Cell::new(0);
+        let make = |ingress: &Ingress, _: Option<&Owned>| {
+            made.set(made.get() + 1);
+            Owned::new(Owner::Ingress, &ingress.meta, "", Piece::default())
+        };
+        let key: fn(&Ingress) -> &Key = |ingress| &ingress.meta.key;
+        let asks = Asks { key, alike: Ingress::asks_as, wanted: &|_| true, anew: false, make: &make };
+        let (mut seen, mut objects) =
+            (Seen::default(), BTreeMap::from([(Key::default(), Arc::new(Ingress::default()))]));
+        let mut follow = |ingress: Ingress, wanted: (usize, usize, usize)| {
+            let mut news = News::default();
+            objects.insert(Key::default(), Arc::new(ingress));
+            seen.follow(&objects, &asks, &mut news);
+            assert_eq!((news.changed.len(), news.come.len(), made.get()), wanted);
+        };
+        follow(Ingress::default(), (1, 1, 1));
+        let written = Ingress { addresses: Arc::new(["192.0.2.1".into()]), ..Ingress::default() };
+        follow(written.clone(), (0, 0, 1));
+        follow(Ingress { class: Some("other".into()), ..written }, (1, 1, 2));
     }
 }
