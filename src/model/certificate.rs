@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// PEM text; `Debug` shows its length alone, so that no key reaches a log.
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pem(pub Arc<[u8]>);
 
 impl fmt::Debug for Pem {
@@ -15,7 +15,7 @@ impl fmt::Debug for Pem {
 }
 
 /// Certificate authorities that are trusted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Authorities {
     /// Their certificates, PEM.
     Known(Pem),
@@ -56,7 +56,7 @@ pub struct TlsBinding {
 }
 
 /// Client certificates.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientAuthSpec {
     /// Authorities that sign clients.
     pub ca: Authorities,

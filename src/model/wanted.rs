@@ -14,8 +14,8 @@ pub struct Wanted {
     pub routes: Sorted<Arc<RouteSpec>>,
     /// Which certificates serve which host names.
     pub tls: Arc<[TlsBinding]>,
-    /// Certificates.
-    pub certificates: Arc<[CertificateSpec]>,
+    /// Certificates by name; of one name there may be several until they are merged.
+    pub certificates: Sorted<Arc<CertificateSpec>>,
     /// Clusters by name; of one name there may be several until they are merged.
     pub clusters: Sorted<Arc<ClusterSpec>>,
 }
@@ -26,7 +26,7 @@ impl From<Fragment> for Wanted {
             listeners: fragment.listeners.into(),
             routes: fragment.routes.into(),
             tls: fragment.tls.into(),
-            certificates: fragment.certificates.into(),
+            certificates: fragment.certificates.into_iter().map(Arc::new).collect(),
             clusters: fragment.clusters.into(),
         }
     }
@@ -48,6 +48,22 @@ impl Keyed for Arc<RouteSpec> {
 
     fn among(&self, other: &Self) -> Ordering {
         if self.is(other) { Ordering::Equal } else { older(|route| &route.origin, self, other) }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Self::ptr_eq(self, other)
+    }
+}
+
+impl Keyed for Arc<CertificateSpec> {
+    type Key = str;
+
+    fn key(&self) -> &str {
+        &self.name
+    }
+
+    fn among(&self, other: &Self) -> Ordering {
+        if self.is(other) { Ordering::Equal } else { older(|certificate| &certificate.origin, self, other) }
     }
 
     fn is(&self, other: &Self) -> bool {

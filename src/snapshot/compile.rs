@@ -69,8 +69,10 @@ impl<'a> Compiler<'a> {
         let (wanted, previous) = (self.wanted, self.previous);
         let mut touched = names(previous.wanted.clusters.diff(&wanted.clusters));
         touched.extend(previous.troubles.clusters.keys().map(|name| &**name));
-        if previous.wanted.certificates != wanted.certificates {
-            let shows = |spec: &&Arc<ClusterSpec>| client_certificate(spec).is_some();
+        let renewed = names(previous.wanted.certificates.diff(&wanted.certificates));
+        if !renewed.is_empty() {
+            let shows =
+                |spec: &&Arc<ClusterSpec>| client_certificate(spec).is_some_and(|name| renewed.contains(&**name));
             touched.extend(wanted.clusters.iter().filter(shows).map(|spec| &*spec.name));
         }
         let mut edits = Edits::default();
@@ -104,16 +106,16 @@ impl<'a> Compiler<'a> {
     }
 
     /// The certificate that a cluster shows upstream; an error, already told, where there is none of that name.
-    fn client_certificate(&mut self, spec: &ClusterSpec) -> Result<Option<Box<CertificateSpec>>, ()> {
+    fn client_certificate(&mut self, spec: &ClusterSpec) -> Result<Option<Arc<CertificateSpec>>, ()> {
         let Some(name) = client_certificate(spec) else { return Ok(None) };
-        let found = self.wanted.certificates.iter().find(|certificate| certificate.name == *name);
+        let found = self.wanted.certificates.get(&**name);
         if found.is_none() {
             let kept = self.previous.clusters.contains_key(&*spec.name);
             let what = format!("there is no certificate {name:?}, which cluster {:?} shows upstream", spec.name);
             self.error(&spec.origin, what, kept_or("the cluster is left out", kept));
             return Err(());
         }
-        Ok(found.cloned().map(Box::new))
+        Ok(found.cloned())
     }
 
     fn routes(&mut self, clusters: &Clusters) -> Routes {

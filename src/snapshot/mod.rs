@@ -50,13 +50,13 @@ pub struct HeldCluster {
     /// The cluster.
     pub cluster: Arc<Cluster>,
     /// The client certificate that its TLS was made with: another one makes another cluster.
-    certificate: Option<Box<CertificateSpec>>,
+    certificate: Option<Arc<CertificateSpec>>,
 }
 
 #[derive(Debug, Default, PartialEq)]
 struct TlsInputs {
     bindings: Arc<[TlsBinding]>,
-    certificates: Arc<[CertificateSpec]>,
+    certificates: Sorted<Arc<CertificateSpec>>,
 }
 
 /// A listener and what serves on it.

@@ -26,6 +26,7 @@ pub struct Merger {
     model: Model,
     routes: Lost,
     clusters: Lost,
+    certificates: Lost,
     /// Problems of what is not held by name: there is little of it, and it is merged as a whole.
     others: Vec<Problem>,
 }
@@ -43,14 +44,13 @@ impl Merger {
         let wanted = &mut self.model.wanted;
         ROUTES.follow((&before, fragments), &mut wanted.routes, &mut self.routes);
         CLUSTERS.follow((&before, fragments), &mut wanted.clusters, &mut self.clusters);
+        CERTIFICATES.follow((&before, fragments), &mut wanted.certificates, &mut self.certificates);
         if !before.iter().zip(fragments).all(|(old, new)| same_others(old, new)) {
             self.others.clear();
             renew(&mut wanted.listeners, LISTENERS.merge(fragments.iter().map(|f| &f.listeners), &mut self.others));
-            let certificates = CERTIFICATES.merge(fragments.iter().map(|f| &f.certificates), &mut self.others);
-            renew(&mut wanted.certificates, certificates);
             renew(&mut wanted.tls, bindings(fragments));
         }
-        let lost = self.routes.values().chain(self.clusters.values()).flatten();
+        let lost = [&self.routes, &self.clusters, &self.certificates].into_iter().flat_map(Lost::values).flatten();
         let mut problems: Vec<Problem> = lost.chain(&self.others).cloned().collect();
         problems.sort();
         problems.dedup();
@@ -59,9 +59,7 @@ impl Merger {
 }
 
 fn same_others(old: &Wanted, new: &Wanted) -> bool {
-    Arc::ptr_eq(&old.listeners, &new.listeners)
-        && Arc::ptr_eq(&old.certificates, &new.certificates)
-        && Arc::ptr_eq(&old.tls, &new.tls)
+    Arc::ptr_eq(&old.listeners, &new.listeners) && Arc::ptr_eq(&old.tls, &new.tls)
 }
 
 /// What is equal stays the same.
@@ -85,12 +83,15 @@ struct Many<T: Keyed> {
 }
 
 const LISTENERS: Named<ListenerSpec> = Named { kind: "listener", name: |x| &x.name, origin: |x| &x.origin };
-const CERTIFICATES: Named<CertificateSpec> = Named { kind: "certificate", name: |x| &x.name, origin: |x| &x.origin };
 const ROUTES: Many<Arc<RouteSpec>> =
     Many { named: Named { kind: "route", name: |x| &x.name, origin: |x| &x.origin }, held: |wanted| &wanted.routes };
 const CLUSTERS: Many<Arc<ClusterSpec>> = Many {
     named: Named { kind: "cluster", name: |x| &x.name, origin: |x| &x.origin },
     held: |wanted| &wanted.clusters,
+};
+const CERTIFICATES: Many<Arc<CertificateSpec>> = Many {
+    named: Named { kind: "certificate", name: |x| &x.name, origin: |x| &x.origin },
+    held: |wanted| &wanted.certificates,
 };
 
 impl<T: Clone + Debug> Named<T> {

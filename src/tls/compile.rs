@@ -3,32 +3,51 @@
 use super::Error;
 use super::certificate::Certificate;
 use super::server::{self, Policy};
-use super::sni::{Entry, Found, ServerNames};
+use super::sni::{Bound, Entry, Found, ServerNames};
 use crate::model::{
-    CertificateSpec, ClientAuthSpec, HostPattern, ListenerProtocol, ListenerSpec, Origin, Problem, TlsBinding, TlsSpec,
+    CertificateSpec, ClientAuthSpec, HostPattern, Keyed, ListenerProtocol, ListenerSpec, Origin, Problem, TlsBinding,
+    TlsSpec, WildcardDepth,
 };
+use hashbrown::HashMap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Certificates that expire in so many days are worth a warning.
-const SOON: i64 = 14;
+pub(super) const SOON: i64 = 14;
+/// Seconds.
+pub(super) const DAY: i64 = 24 * 60 * 60;
 
 /// The certificates that a name of the configuration stands for right now.
 #[derive(Clone, Debug)]
 pub(super) struct Served {
+    pub(super) name: String,
     pub(super) origin: Origin,
     /// One of each kind of key, in the order of the configuration.
     pub(super) certificates: Vec<Arc<Certificate>>,
     /// Some of them are what served before, because what is configured now cannot be used.
     pub(super) kept: bool,
+    /// There is something to say about it.
+    pub(super) flawed: bool,
+}
+
+impl Keyed for Arc<Served> {
+    type Key = str;
+
+    fn key(&self) -> &str {
+        &self.name
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Self::ptr_eq(self, other)
+    }
 }
 
 /// See [`ServerNames::compile`]; `now` in seconds since the epoch.
-pub(super) fn compile(
+pub(super) fn compile<'a>(
     listener: &ListenerSpec,
     bindings: &[TlsBinding],
-    certificates: &[CertificateSpec],
+    certificates: impl IntoIterator<Item = &'a CertificateSpec>,
     previous: Option<&ServerNames>,
     now: i64,
 ) -> (ServerNames, Vec<Problem>) {
@@ -37,18 +56,25 @@ pub(super) fn compile(
     };
     let mut compiler = Compiler {
         tls,
-        certificates: certificates.iter().map(|spec| (spec.name.as_str(), spec)).collect(),
+        certificates: certificates.into_iter().map(|spec| (spec.name.as_str(), spec)).collect(),
         previous,
         now,
         provider: Arc::new(aws_lc_rs::default_provider()),
-        names: ServerNames::default(),
+        names: ServerNames { day: now.div_euclid(DAY), ..ServerNames::default() },
+        exact: Vec::new(),
+        served: BTreeMap::new(),
+        entries: HashMap::new(),
         problems: Vec::new(),
     };
     compiler.bindings(listener, bindings);
     compiler.default_certificate(listener);
     compiler.problems.sort();
     compiler.problems.dedup();
-    (compiler.names, compiler.problems)
+    let Compiler { mut names, exact, served, entries, problems, .. } = compiler;
+    names.exact = exact.into();
+    names.served = served.into_values().collect();
+    names.entries = entries.into_values().collect();
+    (names, problems)
 }
 
 struct Compiler<'a> {
@@ -58,6 +84,9 @@ struct Compiler<'a> {
     now: i64,
     provider: Arc<CryptoProvider>,
     names: ServerNames,
+    exact: Vec<Bound>,
+    served: BTreeMap<String, Arc<Served>>,
+    entries: HashMap<Policy, Arc<Entry>>,
     problems: Vec<Problem>,
 }
 
@@ -84,7 +113,22 @@ impl<'a> Compiler<'a> {
             let entry = self.entry(wish.certificates, client_auth, wish.origin, Some(&host));
             if let Some(entry) = entry {
                 self.uncovered(&host, &entry, wish.origin);
-                self.names.bind(&host, entry);
+                self.bind(&host, entry);
+            }
+        }
+    }
+
+    /// Lets `entry` serve `host`, which comes once.
+    fn bind(&mut self, host: &HostPattern, entry: Arc<Entry>) {
+        match host {
+            HostPattern::Any => self.names.any = Some(entry),
+            HostPattern::Exact(name) => self.exact.push(Bound { name: (&**name).into(), entry }),
+            HostPattern::Wildcard(suffix, depth) => {
+                let below = Arc::make_mut(&mut self.names.wildcards).entry(suffix.clone()).or_default();
+                match depth {
+                    WildcardDepth::One => below.one = Some(entry),
+                    WildcardDepth::Many => below.many = Some(entry),
+                }
             }
         }
     }
@@ -136,9 +180,9 @@ impl<'a> Compiler<'a> {
     }
 
     /// The usable certificates behind a name, read at most once; `asked` is who refers to it.
-    fn served(&mut self, name: &str, asked: &Origin) -> Option<Served> {
-        if let Some(served) = self.names.served.get(name) {
-            return Some(served.clone());
+    fn served(&mut self, name: &str, asked: &Origin) -> Option<Arc<Served>> {
+        if let Some(served) = self.served.get(name) {
+            return Some(Arc::clone(served));
         }
         let Some(spec) = self.certificates.get(name).copied() else {
             let near = self
@@ -150,15 +194,19 @@ impl<'a> Compiler<'a> {
             self.problems.push(Problem::error(asked.clone(), format!("there is no certificate {name:?}"), hint));
             return None;
         };
-        let served = self.load(spec);
-        self.names.served.insert(name.to_owned(), served.clone());
+        let said = self.problems.len();
+        let mut served = self.load(spec);
+        served.flawed = self.problems.len() > said;
+        let served = Arc::new(served);
+        self.served.insert(name.to_owned(), Arc::clone(&served));
         Some(served)
     }
 
     fn load(&mut self, spec: &CertificateSpec) -> Served {
-        let before = self.previous.and_then(|previous| previous.served.get(&spec.name));
+        let before = self.previous.and_then(|previous| previous.served.get(&*spec.name));
         let before: &[Arc<Certificate>] = before.map_or(&[], |served| &served.certificates);
-        let mut served = Served { origin: spec.origin.clone(), certificates: Vec::new(), kept: false };
+        let (name, origin) = (spec.name.clone(), spec.origin.clone());
+        let mut served = Served { name, origin, certificates: Vec::new(), kept: false, flawed: false };
         let mut errors = Vec::new();
         for pair in &spec.pairs {
             let same = before.iter().find(|certificate| certificate.is_of(pair)).cloned();
@@ -172,6 +220,7 @@ impl<'a> Compiler<'a> {
         if spec.pairs.is_empty() {
             errors.push(Error::NoCertificate);
         }
+        self.names.unsettled |= errors.iter().any(|error| matches!(error, Error::NotYetValid { .. }));
         if !errors.is_empty() {
             let missing = |old: &&Arc<Certificate>| served.certificates.iter().all(|new| new.kind != old.kind);
             let last_good: Vec<_> = before.iter().filter(missing).cloned().collect();
@@ -223,10 +272,10 @@ impl<'a> Compiler<'a> {
     ) -> Option<Arc<Entry>> {
         let (min_version, http2) = (self.tls.min_version, self.tls.http2);
         let policy = Policy { certificates: names, client_auth, min_version, http2 };
-        if let Some(entry) = self.names.entries.get(&policy) {
+        if let Some(entry) = self.entries.get(&policy) {
             return Some(entry.clone());
         }
-        let certificates = self.one_of_each_kind(&policy.certificates);
+        let certificates = one_of_each_kind(&policy.certificates, |name| self.served.get(name));
         // A host with client certificates of its own must not fall to a wildcard that asks for none: it answers an alert.
         let guarded = host.is_some() && policy.client_auth.is_some() && policy.client_auth != self.tls.client_auth;
         if certificates.is_empty() && !guarded {
@@ -243,21 +292,11 @@ impl<'a> Compiler<'a> {
         };
         match entry {
             Ok(entry) => {
-                self.names.entries.insert(policy, entry.clone());
+                self.entries.insert(policy, entry.clone());
                 Some(entry)
             }
             Err(error) => Some(self.last_good(&policy, &error, origin, host)),
         }
-    }
-
-    fn one_of_each_kind(&self, names: &[String]) -> Vec<Arc<Certificate>> {
-        let mut chosen: Vec<Arc<Certificate>> = Vec::new();
-        for certificate in names.iter().filter_map(|name| self.names.served.get(name)).flat_map(|s| &s.certificates) {
-            if chosen.iter().all(|other| other.kind != certificate.kind) {
-                chosen.push(certificate.clone());
-            }
-        }
-        chosen
     }
 
     /// A policy that cannot be built fails closed: what served its names before serves on only if it was no laxer.
@@ -274,6 +313,7 @@ impl<'a> Compiler<'a> {
         let host = host.map_or("the default certificate".to_owned(), ToString::to_string);
         let what = format!("client certificates of {host} cannot be verified: {}", error.full());
         self.problems.push(Problem::error(origin.clone(), what, hint));
+        self.names.unsettled = true;
         before.cloned().unwrap_or_else(|| closed(policy).into())
     }
 
@@ -298,7 +338,21 @@ fn closed(policy: &Policy) -> Entry {
     Entry { found: None, policy: policy.clone(), certificates: Vec::new(), ticketer: None }
 }
 
-fn build(
+/// The certificates that serve for these names together.
+pub(super) fn one_of_each_kind<'s>(
+    names: &[String],
+    served: impl Fn(&str) -> Option<&'s Arc<Served>>,
+) -> Vec<Arc<Certificate>> {
+    let mut chosen: Vec<Arc<Certificate>> = Vec::new();
+    for certificate in names.iter().filter_map(|name| served(name)).flat_map(|served| &served.certificates) {
+        if chosen.iter().all(|other| other.kind != certificate.kind) {
+            chosen.push(certificate.clone());
+        }
+    }
+    chosen
+}
+
+pub(super) fn build(
     policy: &Policy,
     certificates: Vec<Arc<Certificate>>,
     before: Option<&Arc<Entry>>,
@@ -331,7 +385,7 @@ mod tests {
 
     fn chain_of(names: &ServerNames) -> Option<Arc<Certificate>> {
         names.find(Some("a.test"))?;
-        names.exact.get("a.test").map(|entry| entry.certificates[0].clone())
+        names.exact("a.test").map(|entry| entry.certificates[0].clone())
     }
 
     #[test]
@@ -345,7 +399,7 @@ mod tests {
         };
         let compiled = |a: TlsBinding, b: TlsBinding| {
             let (names, problems) = compile(&listener(), &[a, b], &specs, None, now());
-            (names.exact["a.test"].policy.certificates.clone(), problems)
+            (names.exact("a.test").unwrap().policy.certificates.clone(), problems)
         };
         let (served, problems) = compiled(of("Ingress/b/y", 9, "young"), of("Ingress/a/x", 5, "old"));
         assert_eq!((served, problems.len()), (vec!["old".to_owned()], 1), "{problems:?}");
@@ -366,7 +420,7 @@ mod tests {
         let (names, _) = compile(&listener(), &bindings, &specs, None, now());
         let found = |name| names.find(Some(name)).map(|found| found.policy);
         assert!(found("a.test") != found("b.test") && found("a.test").is_some());
-        assert!(names.exact["a.test"].certificates.is_empty(), "the handshake ends with an alert");
+        assert!(names.exact("a.test").unwrap().certificates.is_empty(), "the handshake ends with an alert");
     }
 
     #[test]
@@ -534,7 +588,7 @@ mod tests {
         let first = TlsBinding { origin: Origin::of("2"), client_auth: auth(true), ..binding(&["a.test"], "rsa") };
         let second = TlsBinding { origin: Origin::of("3"), client_auth: auth(false), ..binding(&["a.test"], "rsa") };
         let (names, problems) = compile(&listener(), &[second, silent, first], &specs, None, now());
-        let entry = names.exact.get("a.test").unwrap();
+        let entry = names.exact("a.test").unwrap();
         assert_eq!(entry.policy.certificates, ["ecdsa", "rsa"]);
         assert!(entry.policy.client_auth.as_ref().unwrap().required);
         assert_eq!(entry.certificates.len(), 2);
@@ -549,7 +603,7 @@ mod tests {
         let renewed = authority.issue(&["a.test"]);
         let bad = (rsa.0.clone(), renewed.1.clone());
         let (after, problems) = compiled(&[certificate("a", [renewed.clone(), bad])], Some(&before));
-        let entry = after.exact.get("a.test").unwrap();
+        let entry = after.exact("a.test").unwrap();
         assert!(entry.certificates[0].is_of(&renewed) && entry.certificates[1].is_of(&rsa));
         assert_eq!(problems.len(), 1);
     }

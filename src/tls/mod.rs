@@ -10,6 +10,7 @@ mod client;
 mod compile;
 mod error;
 mod info;
+mod renew;
 mod server;
 mod sni;
 mod view;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// Everything that makes two names share a configuration. Certificates count by name: a renewed one is the same policy, so
 /// that open connections and tickets outlive the renewal.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Policy {
     /// Certificates by name, in order of preference.
     pub(super) certificates: Vec<String>,
@@ -180,7 +180,7 @@ mod tests {
         let authority = Authority::new();
         let pairs = [authority.issue_for(Kind::Rsa, &["a.test"], 2020, 2090), authority.issue(&["a.test"])];
         let names = names(&[binding(&["a.test"], "a")], &[certificate("a", pairs)], None);
-        let entry = names.exact.get("a.test").unwrap();
+        let entry = names.exact("a.test").unwrap();
         let leaf = |index: usize| entry.certificates[index].certified.cert[0].clone();
         let modern = shake(&Client::of(&authority).config(), &names, "a.test").unwrap();
         assert_eq!(modern.leaf, leaf(1), "ECDSA, although RSA was said first");

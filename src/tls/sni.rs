@@ -2,30 +2,52 @@
 
 use super::compile::Served;
 use super::server::Policy;
-use crate::model::{CertificateSpec, HostPattern, ListenerSpec, Problem, TlsBinding, WildcardDepth};
+use crate::model::{CertificateSpec, HostPattern, Keyed, ListenerSpec, Problem, Sorted, TlsBinding, WildcardDepth};
 use crate::tls::certificate::{Certificate, host_of};
 use hashbrown::HashMap;
 use rustls::ServerConfig;
 use rustls::server::ProducesTickets;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 /// The server names of one TLS listener, compiled: exact names before the longest wildcard, then `*`, then the default
 /// certificate. Immutable; a change makes another one that takes over what did not change.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ServerNames {
-    pub(super) exact: HashMap<Box<str>, Arc<Entry>>,
-    pub(super) wildcards: HashMap<Box<str>, Wildcard>,
+    pub(super) exact: Sorted<Bound>,
+    pub(super) wildcards: Arc<HashMap<Box<str>, Wildcard>>,
     /// `*` of a binding: every name, and no name.
     pub(super) any: Option<Arc<Entry>>,
     /// The listener's default certificate.
     pub(super) default: Option<Arc<Entry>>,
     /// Each policy once.
-    pub(super) entries: HashMap<Policy, Arc<Entry>>,
+    pub(super) entries: Sorted<Arc<Entry>>,
     /// Certificates by name, as far as bindings refer to them.
-    pub(super) served: BTreeMap<String, Served>,
+    pub(super) served: Sorted<Arc<Served>>,
+    /// The day (since the epoch) of which warnings of expiry speak.
+    pub(super) day: i64,
+    /// More than a renewed certificate may make another thing of it: one is not valid yet, or a last good policy serves.
+    pub(super) unsettled: bool,
+}
+
+/// A name and what serves it.
+#[derive(Clone, Debug)]
+pub(super) struct Bound {
+    pub(super) name: Arc<str>,
+    pub(super) entry: Arc<Entry>,
+}
+
+impl Keyed for Bound {
+    type Key = str;
+
+    fn key(&self) -> &str {
+        &self.name
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.name, &other.name) && Arc::ptr_eq(&self.entry, &other.entry)
+    }
 }
 
 /// What serves a name.
@@ -48,8 +70,20 @@ pub(super) struct Entry {
     pub(super) ticketer: Option<Arc<dyn ProducesTickets>>,
 }
 
+impl Keyed for Arc<Entry> {
+    type Key = Policy;
+
+    fn key(&self) -> &Policy {
+        &self.policy
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Self::ptr_eq(self, other)
+    }
+}
+
 /// What serves the names below one suffix.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Wildcard {
     /// For one label, preferred where both would do.
     pub(super) one: Option<Arc<Entry>>,
@@ -67,10 +101,10 @@ impl ServerNames {
     /// - bindings for the same host add their certificates (one of each kind of key), if they are of files or of one object;
     ///   otherwise the oldest one decides. If they disagree about client certificates, the oldest one that says anything decides;
     /// - a host with client certificates of its own and no certificate to serve answers with an alert, whatever wildcard there is.
-    pub fn compile(
+    pub fn compile<'a>(
         listener: &ListenerSpec,
         bindings: &[TlsBinding],
-        certificates: &[CertificateSpec],
+        certificates: impl IntoIterator<Item = &'a CertificateSpec>,
         previous: Option<&Self>,
     ) -> (Self, Vec<Problem>) {
         super::compile::compile(listener, bindings, certificates, previous, super::now())
@@ -95,7 +129,7 @@ impl ServerNames {
     pub(super) fn of(&self, host: &HostPattern) -> Option<&Arc<Entry>> {
         match host {
             HostPattern::Any => self.any.as_ref(),
-            HostPattern::Exact(name) => self.exact.get(name),
+            HostPattern::Exact(name) => self.exact(name),
             HostPattern::Wildcard(suffix, depth) => self.wildcards.get(suffix).and_then(|below| match depth {
                 WildcardDepth::One => below.one.as_ref(),
                 WildcardDepth::Many => below.many.as_ref(),
@@ -103,23 +137,12 @@ impl ServerNames {
         }
     }
 
-    /// Lets `entry` serve `host`.
-    pub(super) fn bind(&mut self, host: &HostPattern, entry: Arc<Entry>) {
-        match host {
-            HostPattern::Any => self.any = Some(entry),
-            HostPattern::Exact(name) => drop(self.exact.insert(name.clone(), entry)),
-            HostPattern::Wildcard(suffix, depth) => {
-                let below = self.wildcards.entry(suffix.clone()).or_default();
-                match depth {
-                    WildcardDepth::One => below.one = Some(entry),
-                    WildcardDepth::Many => below.many = Some(entry),
-                }
-            }
-        }
+    pub(super) fn exact(&self, name: &str) -> Option<&Arc<Entry>> {
+        self.exact.get(name).map(|bound| &bound.entry)
     }
 
     fn named(&self, name: &str) -> Option<&Arc<Entry>> {
-        if let Some(entry) = self.exact.get(name) {
+        if let Some(entry) = self.exact(name) {
             return Some(entry);
         }
         let (_, mut suffix) = name.split_once('.')?;

@@ -39,9 +39,9 @@ impl ServerNames {
     fn describe_at(&self, now: i64) -> Vec<CertificateView> {
         let mut hosts = self.hosts();
         let mut views = Vec::new();
-        for (name, served) in &self.served {
+        for served in self.served.iter() {
             views.extend(served.certificates.iter().map(|certificate| CertificateView {
-                name: name.clone(),
+                name: served.name.clone(),
                 origin: served.origin.to_string(),
                 hosts: hosts.remove(&Arc::as_ptr(certificate)).unwrap_or_default().into_iter().collect(),
                 kind: certificate.kind.as_str(),
@@ -57,7 +57,7 @@ impl ServerNames {
 
     /// Hosts by certificate, in one walk over the names.
     fn hosts(&self) -> HashMap<*const Certificate, BTreeSet<String>> {
-        let exact = self.exact.iter().map(|(name, entry)| (name.to_string(), entry));
+        let exact = self.exact.iter().map(|bound| (bound.name.to_string(), &bound.entry));
         let wild = self.wildcards.iter().flat_map(|(suffix, below)| {
             below.one.iter().chain(&below.many).map(move |entry| (format!("*.{suffix}"), entry))
         });

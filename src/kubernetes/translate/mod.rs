@@ -199,7 +199,7 @@ impl Memory {
                 listeners: Arc::clone(&self.no_listeners),
                 routes: settlement.routes.clone(),
                 tls: Arc::clone(&secured.tls),
-                certificates: Arc::clone(&secured.certificates),
+                certificates: secured.certificates.clone(),
                 clusters: settlement.known.specs.clone(),
             },
             problems: Arc::clone(&self.problems),

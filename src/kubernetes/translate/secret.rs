@@ -10,12 +10,26 @@ use crate::config::kubernetes::is_subdomain;
 use crate::model::{Authorities, CertificateSpec, Origin, Pem, Problem};
 use crate::tls::check_authorities;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What was usable in Secrets when they were last seen.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LastGood {
     certificates: BTreeMap<Key, Usable>,
     authorities: BTreeMap<Key, Pem>,
+    /// Secrets that are asked for authorities.
+    trusted: BTreeSet<Key>,
+}
+
+impl LastGood {
+    /// Takes another version of a Secret that is asked for a certificate, has one, and had one before; gives where the one
+    /// before came from, and the one of now. `None` where more may come of it than another certificate.
+    pub(super) fn renew(&mut self, key: &Key, (old, new): (&Secret, &Secret)) -> Option<(Origin, Origin, (Pem, Pem))> {
+        let (old, new) = (usable(old).ok()?, usable(new).ok()?);
+        let held = self.certificates.get_mut(key).filter(|held| **held == old && !self.trusted.contains(key))?;
+        *held = new.clone();
+        Some((old.origin, new.origin, new.pair))
+    }
 }
 
 /// Certificate and key of a Secret.
@@ -43,7 +57,7 @@ pub(super) struct Secrets<'a> {
     /// Secrets that were looked at for authorities.
     trusted: BTreeSet<Key>,
     /// Certificates by the name that bindings use.
-    certificates: BTreeMap<String, CertificateSpec>,
+    certificates: BTreeMap<String, Arc<CertificateSpec>>,
     problems: Vec<Problem>,
 }
 
@@ -70,7 +84,7 @@ impl<'a> Secrets<'a> {
                 origin: usable.origin.clone(),
                 pairs: vec![usable.pair.clone()],
             };
-            self.certificates.insert(name.to_owned(), spec);
+            self.certificates.insert(name.to_owned(), Arc::new(spec));
         }
         true
     }
@@ -98,10 +112,11 @@ impl<'a> Secrets<'a> {
     }
 
     /// What later translations may fall back on: the Secrets that are still asked for.
-    pub(super) fn finish(self) -> (WantedSecrets, Vec<CertificateSpec>, Vec<Problem>, LastGood) {
+    pub(super) fn finish(self) -> (WantedSecrets, Vec<Arc<CertificateSpec>>, Vec<Problem>, LastGood) {
         let mut last = self.last;
         last.certificates.retain(|key, _| self.certified.contains(key));
         last.authorities.retain(|key, _| self.trusted.contains(key));
+        last.trusted.clone_from(&self.trusted);
         let wanted = self.certified.into_iter().chain(self.trusted).collect();
         (wanted, self.certificates.into_values().collect(), self.problems, last)
     }

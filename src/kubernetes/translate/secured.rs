@@ -1,13 +1,14 @@
 //! Which certificates, authorities and settings of clusters do all pieces ask for together?
 //!
-//! It is found out from nothing, but only where a piece that asks for some, or a Secret, is another one than the last time.
+//! It is found out from nothing, but only where a piece that asks for some, or a Secret, is another one than the last time. A
+//! certificate that was renewed takes the place of the one before.
 
-use super::super::objects::{Key, Objects, SecretState, WantedSecrets};
+use super::super::objects::{Key, Objects, Secret, SecretState, WantedSecrets};
 use super::piece::{Owned, Piece};
 use super::secret::{LastGood, Secrets};
 use super::seen::News;
 use super::service::Settled;
-use crate::model::{CertificateSpec, Problem, TlsBinding};
+use crate::model::{CertificateSpec, Problem, Sorted, TlsBinding};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ pub(super) struct Secured {
     seen: BTreeMap<Key, SecretState>,
     last: LastGood,
     pub(super) tls: Arc<[TlsBinding]>,
-    pub(super) certificates: Arc<[CertificateSpec]>,
+    pub(super) certificates: Sorted<Arc<CertificateSpec>>,
     pub(super) wanted: Arc<WantedSecrets>,
     pub(super) problems: Vec<Problem>,
     pub(super) said: Settled,
@@ -38,7 +39,7 @@ impl Secured {
         }
         let asking = news.come.iter().filter(|owned| owned.piece().secures());
         self.pieces.extend(asking.map(|owned| (Rc::as_ptr(owned), Rc::clone(owned))));
-        if !stale && self.seen == objects.secrets {
+        if !stale && self.renew(objects) {
             return None;
         }
         self.seen.clone_from(&objects.secrets);
@@ -58,12 +59,64 @@ impl Secured {
         if *self.tls != *tls {
             self.tls = tls.into();
         }
-        if *self.certificates != *certificates {
-            self.certificates = certificates.into();
-        }
+        self.hold(certificates);
         let before = std::mem::replace(&mut self.said, said);
         Some(before.differences(&self.said))
     }
+
+    /// Takes over other versions of Secrets, where nothing comes of them but other certificates. Nearly always they were renewed.
+    fn renew(&mut self, objects: &Objects) -> bool {
+        let Some(changed) = renewed(&self.seen, &objects.secrets) else { return false };
+        let mut renewals = BTreeMap::new();
+        for (key, old, new) in &changed {
+            // What was taken over until then does no harm: everything is found out anew.
+            let Some((before, now, pair)) = self.last.renew(key, (old, new)) else { return false };
+            renewals.insert(before, (now, pair));
+        }
+        let (mut gone, mut come) = (Vec::new(), Vec::new());
+        for spec in self.certificates.iter().filter(|_| !renewals.is_empty()) {
+            let Some((origin, pair)) = renewals.get(&spec.origin).cloned() else { continue };
+            let new = CertificateSpec { name: spec.name.clone(), origin, pairs: vec![pair] };
+            if **spec != new {
+                gone.push(Arc::clone(spec));
+                come.push(Arc::new(new));
+            }
+        }
+        self.certificates.edit(gone, come);
+        self.seen.extend(changed.into_iter().map(|(key, _, new)| (key, SecretState::Present(new))));
+        true
+    }
+
+    /// What is equal stays the same.
+    fn hold(&mut self, certificates: Vec<Arc<CertificateSpec>>) {
+        let held = &mut self.certificates;
+        let same =
+            |new: Arc<CertificateSpec>| held.get(&*new.name).filter(|held| **held == new).cloned().unwrap_or(new);
+        let new: Sorted<_> = certificates.into_iter().map(same).collect();
+        let (gone, come): (Vec<_>, Vec<_>) = held.diff(&new).into_iter().unzip();
+        let (gone, come) = [gone, come].map(|all| all.into_iter().flatten().cloned().collect()).into();
+        held.edit(gone, come);
+    }
+}
+
+/// A Secret as it was, and as it is.
+type Versions = (Key, Arc<Secret>, Arc<Secret>);
+
+/// Secrets that are there in another version than before; `None` where others are there.
+fn renewed(seen: &BTreeMap<Key, SecretState>, now: &BTreeMap<Key, SecretState>) -> Option<Vec<Versions>> {
+    let mut changed = Vec::new();
+    for ((before, old), (key, new)) in seen.iter().zip(now) {
+        match (old, new) {
+            _ if before != key => return None,
+            (SecretState::Present(old), SecretState::Present(new)) if Arc::ptr_eq(old, new) => {}
+            _ if old == new => {}
+            (SecretState::Present(old), SecretState::Present(new)) => {
+                changed.push((key.clone(), Arc::clone(old), Arc::clone(new)));
+            }
+            _ => return None,
+        }
+    }
+    (seen.len() == now.len() && changed.len() <= MANY).then_some(changed)
 }
 
 /// Whether what pieces ask for of this is another thing now.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 impl Compiler<'_> {
     pub(super) fn tls_inputs(&self) -> Arc<TlsInputs> {
-        let (bindings, certificates) = (Arc::clone(&self.wanted.tls), Arc::clone(&self.wanted.certificates));
+        let (bindings, certificates) = (Arc::clone(&self.wanted.tls), self.wanted.certificates.clone());
         let new = TlsInputs { bindings, certificates };
         if new == *self.previous.tls { Arc::clone(&self.previous.tls) } else { Arc::new(new) }
     }
@@ -74,12 +74,29 @@ impl Compiler<'_> {
         {
             return (previous.tls.clone(), Arc::clone(&previous.tls_problems));
         }
+        if let Some(previous) = unchanged
+            && let Some(names) = self.renewed(previous, inputs)
+        {
+            return (Some(Arc::new(names)), Arc::clone(&previous.tls_problems));
+        }
         if !matches!(spec.protocol, ListenerProtocol::Https(_)) {
             return (None, Arc::default());
         }
         let before = self.previous.listener(&spec.name).and_then(|p| p.tls.as_deref());
-        let (names, problems) = ServerNames::compile(spec, &inputs.bindings, &inputs.certificates, before);
+        let certificates = inputs.certificates.iter().map(|certificate| &**certificate);
+        let (names, problems) = ServerNames::compile(spec, &inputs.bindings, certificates, before);
         (Some(Arc::new(names)), problems.into())
+    }
+
+    /// The server names of before with other certificates, where nothing else is different.
+    fn renewed(&self, previous: &ListenerSnapshot, inputs: &TlsInputs) -> Option<ServerNames> {
+        let before = &self.previous.tls;
+        if before.bindings != inputs.bindings {
+            return None;
+        }
+        let renewed = before.certificates.diff(&inputs.certificates).into_iter();
+        let renewed: Option<Vec<_>> = renewed.map(|(old, new)| old.and(new).map(|new| &**new)).collect();
+        previous.tls.as_ref()?.renewed(renewed?)
     }
 
     /// Warns of routes that no request reaches.
