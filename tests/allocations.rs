@@ -17,10 +17,12 @@ use closed_loop::{CONNECTIONS, Clients, Exchange, LIMIT, PLAIN};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicIsize, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 use tidegate::app;
 use tidegate::config::Config;
 
@@ -55,6 +57,8 @@ struct Counting;
 static ALLOCATOR: Counting = Counting;
 /// Allocations of the worker.
 static COUNT: AtomicU64 = AtomicU64::new(0);
+/// Bytes that the worker has allocated and not given back, since its id is known.
+static BYTES: AtomicIsize = AtomicIsize::new(0);
 /// The worker's thread id, once it is known.
 static WORKER: AtomicI32 = AtomicI32::new(0);
 
@@ -63,44 +67,51 @@ thread_local! {
     static THREAD: Cell<i32> = const { Cell::new(0) };
 }
 
-fn count() {
+fn count(calls: u64, bytes: isize) {
     let _ = THREAD.try_with(|thread| {
         if thread.get() == 0 {
             thread.set(rustix::thread::gettid().as_raw_nonzero().get());
         }
         if thread.get() == WORKER.load(Ordering::Relaxed) {
-            COUNT.fetch_add(1, Ordering::Relaxed);
+            COUNT.fetch_add(calls, Ordering::Relaxed);
+            BYTES.fetch_add(bytes, Ordering::Relaxed);
         }
     });
+}
+
+fn size(layout: Layout) -> isize {
+    layout.size() as isize
 }
 
 // SAFETY: every call is passed on unchanged to the system's allocator; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(1, size(layout));
         // SAFETY: the caller keeps this function's own contract, which is the same.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count(0, -size(layout));
         // SAFETY: as above; the pointer came from `alloc` or `realloc` here, hence from the system.
         unsafe { System.dealloc(pointer, layout) }
     }
 
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new: usize) -> *mut u8 {
+        count(1, new as isize - size(layout));
         // SAFETY: as above.
-        unsafe { System.realloc(pointer, layout, size) }
+        unsafe { System.realloc(pointer, layout, new) }
     }
 }
 
 #[test]
-fn a_request_allocates_no_more_than_its_gate_says() {
+fn neither_a_request_nor_a_rest_costs_more_than_its_gate_says() {
     let folder = tempfile::tempdir().unwrap();
     let address = start(folder.path());
     WORKER.store(worker(), Ordering::Relaxed);
     over_http1(address);
     over_http2(address);
+    a_rest_holds_little(address);
 }
 
 fn over_http1(address: SocketAddr) {
@@ -120,6 +131,38 @@ fn over_http2(address: SocketAddr) {
     let count = allocations(|| clients.ask(ROUNDS, b"ok"));
     eprintln!("HTTP/2: {count} allocations of {REQUESTS} requests, at most {HTTP2} of each");
     assert!(count <= HTTP2 * REQUESTS, "HTTP/2: {count} allocations of {REQUESTS} requests, at most {HTTP2} of each");
+}
+
+/// Connections that rest, and what each of them may hold: a place among those at rest, whose room doubles when it is full.
+const RESTING: usize = 1_000;
+const REST: isize = 600;
+
+/// What a connection at rest holds, once all of them rest.
+fn a_rest_holds_little(address: SocketAddr) {
+    // The first one makes what is made once.
+    one_request(address);
+    let before = BYTES.load(Ordering::Relaxed);
+    let _resting: Vec<_> = (0..RESTING).map(|_| one_request(address)).collect();
+    let each = || (BYTES.load(Ordering::Relaxed) - before) / RESTING as isize;
+    let begun = Instant::now();
+    while each() > REST && begun.elapsed() < LIMIT {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    eprintln!("{} bytes of each connection at rest, at most {REST}", each());
+    assert!(each() <= REST, "{} bytes of each connection at rest, at most {REST}", each());
+}
+
+fn one_request(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /direct HTTP/1.1\r\nHost: host-0.test\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\ndirect") {
+        let mut some = [0; 1024];
+        let n = stream.read(&mut some).unwrap();
+        assert!(n > 0);
+        answer.extend_from_slice(&some[..n]);
+    }
+    stream
 }
 
 const ROUNDS: usize = 20;

@@ -57,6 +57,7 @@ const RARE: &[(&[&str], &[Listed])] = &[
             ("src/lifecycle/tasks.rs", "the same for tasks that stay on their thread"),
             ("src/listener/accept.rs", "a connection is a task of its worker; its guard is what a drain waits for"),
             ("src/listener/mod.rs", "the accept loops of a listener are ended with it"),
+            ("src/listener/resting.rs", "a connection that has rested is a task of its worker again"),
             ("src/app/sources.rs", "it starts the control thread's tasks, by the task group"),
             ("src/kubernetes/kinds.rs", "each watch is a task of the group, and ends with its source"),
             ("src/kubernetes/secrets.rs", "the same for the watch of each Secret, which ends when nothing asks for it"),

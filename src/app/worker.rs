@@ -1,6 +1,6 @@
 //! What does a data-plane thread run?
 
-use crate::listener::{self, Inbox, connection};
+use crate::listener::{self, Inbox, Resting, connection};
 use crate::proxy::{Parts, Worker};
 use crate::telemetry::metrics::set_worker;
 use std::io;
@@ -55,12 +55,22 @@ fn run(index: usize, pin: bool, inbox: Inbox, parts: Parts, mut stopped: watch::
         }
     };
     LocalSet::new().block_on(&runtime, async move {
+        let resting = match Resting::new() {
+            Ok(resting) => resting,
+            Err(error) => return tracing::error!(%error, index, "a worker has no epoll set and takes no connections"),
+        };
         let worker = Worker::new(parts);
         tokio::task::spawn_local(Rc::clone(&worker).sweep());
-        let resting = Rc::clone(&worker);
-        tokio::task::spawn_local(async move { resting.at_work.run().await });
-        let serve = move |incoming| connection::serve(incoming, Rc::clone(&worker));
-        tokio::task::spawn_local(listener::run(inbox, serve));
+        tokio::task::spawn_local(Rc::clone(&resting).run());
+        let working = Rc::clone(&worker);
+        tokio::task::spawn_local(async move { working.at_work.run().await });
+        let waiting = (Rc::clone(&worker), Rc::clone(&resting));
+        let drain = move || {
+            waiting.0.at_work.drain();
+            waiting.1.drain();
+        };
+        let serve = move |incoming| connection::serve(incoming, Rc::clone(&worker), Rc::clone(&resting));
+        tokio::task::spawn_local(listener::run(inbox, serve, drain));
         // Connections outlive the listeners: they end by themselves in a drain, or here.
         let _ = stopped.wait_for(|stop| *stop).await;
     });

@@ -18,7 +18,11 @@ pub struct Deadline {
 impl Deadline {
     /// A limit `after` now.
     pub fn new(after: Duration) -> Self {
-        let at = Instant::now() + after;
+        Self::until(Instant::now() + after)
+    }
+
+    /// A limit at a certain time.
+    pub fn until(at: Instant) -> Self {
         Self { at, timer: Box::pin(sleep_until(at)) }
     }
 

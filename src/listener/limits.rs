@@ -90,6 +90,7 @@ pub struct ConnectionGuard {
     listening: Arc<Listening>,
     capacity: Arc<Capacity>,
     source: Option<IpAddr>,
+    rests: bool,
     _drain: DrainGuard,
 }
 
@@ -108,7 +109,16 @@ impl ConnectionGuard {
             return Err(refused);
         }
         listening.metrics.open.add(1);
-        Ok(Self { listening: listening.clone(), capacity: capacity.clone(), source: None, _drain: drain })
+        Ok(Self { listening: listening.clone(), capacity: capacity.clone(), source: None, rests: false, _drain: drain })
+    }
+
+    /// Says whether the connection rests from now on.
+    pub(super) fn rests(&mut self, rests: bool) {
+        match (std::mem::replace(&mut self.rests, rests), rests) {
+            (false, true) => self.listening.metrics.resting.add(1),
+            (true, false) => self.listening.metrics.resting.sub(1),
+            _ => {}
+        }
     }
 
     /// Counts the connection for its source; `limit` 0: there is no such limit and nothing is counted.
@@ -125,6 +135,7 @@ impl ConnectionGuard {
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
+        self.rests(false);
         if let Some(source) = self.source {
             self.listening.places.sources.give_back(source);
         }

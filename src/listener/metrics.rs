@@ -9,6 +9,7 @@ use crate::telemetry::{Counter, Gauge, Histogram, Registry, families};
 pub(super) struct ListenerMetrics {
     pub(super) accepted: Counter,
     pub(super) open: Gauge,
+    pub(super) resting: Gauge,
     pub(super) accept_errors: Counter,
     pub(super) proxy_header: Counter,
     pub(super) draining: Counter,
@@ -31,6 +32,7 @@ impl ListenerMetrics {
         Self {
             accepted: registry.counter(&families::CONNECTIONS, &only),
             open: registry.gauge(&families::CONNECTIONS_OPEN, &only),
+            resting: registry.gauge(&families::CONNECTIONS_RESTING, &only),
             accept_errors: registry.counter(&families::ACCEPT_ERRORS, &only),
             proxy_header: refused("proxy_header"),
             draining: refused("draining"),

@@ -14,9 +14,11 @@ pub mod limits;
 mod metrics;
 pub mod proxy_protocol;
 mod reconcile;
+mod resting;
 mod socket;
 #[cfg(test)]
 mod testing;
+mod waiting;
 
 use crate::lifecycle::{DoorGuard, Drain, Draining};
 use crate::message::{Io, TlsInfo};
@@ -36,6 +38,7 @@ use tokio::task::JoinSet;
 
 pub use limits::{Capacity, ConnectionGuard};
 pub use reconcile::{Bound, Listeners};
+pub use resting::Resting;
 
 /// A connection that is ready for HTTP.
 #[derive(Debug)]
@@ -160,8 +163,8 @@ struct Opened {
 }
 
 /// One worker's accept loops, until [`Listeners`] is dropped and all its sockets are closed. Runs within a `LocalSet`; `serve` is
-/// called for each connection and its future spawned there.
-pub async fn run<S, F>(mut inbox: Inbox, serve: S)
+/// called for each connection and its future spawned there, `drain` when a listener drains.
+pub async fn run<S, F>(mut inbox: Inbox, serve: S, drain: impl Fn() + Clone + 'static)
 where
     S: Fn(Incoming) -> F + Clone + 'static,
     F: Future<Output = ()> + 'static,
@@ -171,6 +174,11 @@ where
         while loops.try_join_next().is_some() {}
         match TcpListener::from_std(socket) {
             Ok(socket) => {
+                let (draining, drain) = (listening.draining.clone(), drain.clone());
+                loops.spawn_local(async move {
+                    draining.started().await;
+                    drain();
+                });
                 let acceptor = Acceptor { listening, wiring, serve: serve.clone() };
                 loops.spawn_local(async move {
                     acceptor.run(socket, stop).await;

@@ -61,7 +61,7 @@ impl Gate {
                 let sent = sender.send(incoming);
                 async move { drop(sent) }
             };
-            spawn_local(run(inbox, serve));
+            spawn_local(run(inbox, serve, || ()));
         }
         let mut gate = Self { listeners, drain, registry, current, bound: HashMap::new(), arrived };
         assert_eq!(gate.reconcile(specs), []);

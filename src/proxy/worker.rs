@@ -2,7 +2,7 @@
 
 use super::h2::Lines;
 use super::request::Request;
-use super::rest::{AtWork, Rest};
+use super::rest::{AtWork, Pause, Rest};
 use crate::http1::Conn;
 use crate::lifecycle::Draining;
 use crate::message::{Scheme, TlsInfo};
@@ -15,6 +15,7 @@ use crate::upstream::{Pool, UpstreamStream};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Context;
@@ -225,6 +226,8 @@ pub struct Connection {
     pub rest: Rest,
     /// Whether its listener takes no new work: starts with the drain of the process, or when the listener is removed.
     pub draining: Draining,
+    /// How far it got, while it rests.
+    pub pause: Cell<Option<Pause>>,
     removed: Cell<bool>,
     stale: Cell<bool>,
     listener: RefCell<Arc<ListenerSnapshot>>,
@@ -243,8 +246,24 @@ impl Connection {
         let scheme = if tls.is_some() { Scheme::Https } else { Scheme::Http };
         let (peer, local) = ends;
         let (listener, generation) = (RefCell::new(listener), Cell::new(0));
-        let (rest, removed, stale) = (Rest::default(), Cell::new(false), Cell::new(false));
-        Self { worker, peer, local, scheme, tls, metrics, shown, rest, draining, removed, stale, listener, generation }
+        let (rest, pause) = (Rest::default(), Cell::new(None));
+        let (removed, stale) = (Cell::new(false), Cell::new(false));
+        Self {
+            worker,
+            peer,
+            local,
+            scheme,
+            tls,
+            metrics,
+            shown,
+            rest,
+            pause,
+            draining,
+            removed,
+            stale,
+            listener,
+            generation,
+        }
     }
 
     /// The listener as it serves now. A connection outlives a change: its next request is served by the new snapshot. Where
@@ -288,6 +307,12 @@ impl Connection {
     pub fn is_ending(&self) -> bool {
         self.follow();
         self.removed.get() || self.is_draining()
+    }
+
+    /// Until its listener takes no new work.
+    pub fn drained(&self) -> Pin<Box<dyn Future<Output = ()>>> {
+        let draining = self.draining.clone();
+        Box::pin(async move { draining.started().await })
     }
 
     /// Whether its listener or the process takes no new work.

@@ -71,6 +71,8 @@ families! {
     // Downstream: connections.
     CONNECTIONS: Counter "tidegate_connections_total" ["listener"] "Connections accepted.";
     CONNECTIONS_OPEN: Gauge "tidegate_connections_open" ["listener"] "Connections that are open.";
+    CONNECTIONS_RESTING: Gauge "tidegate_connections_resting" ["listener"]
+        "Connections of those open that wait for a request so long that they hold little more than their socket.";
     CONNECTIONS_REFUSED: Counter "tidegate_connections_refused_total" ["listener", "reason"]
         "Connections closed before a request, by reason: limit, source_limit, proxy_header, draining.";
     ACCEPT_ERRORS: Counter "tidegate_accept_errors_total" ["listener"]

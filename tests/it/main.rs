@@ -34,6 +34,7 @@ mod listeners;
 mod malformed;
 mod peers;
 mod real_peers;
+mod resting;
 mod retries;
 mod routing;
 mod strictness;

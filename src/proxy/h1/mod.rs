@@ -12,7 +12,7 @@ use super::forward::forward;
 use super::pipeline::{self, Decision};
 use super::request::Request;
 use super::respond;
-use super::rest::Rest;
+use super::rest::{Doing, Pause};
 use super::worker::Connection;
 use crate::http1::{BodyKind, Conn, Deadline, HeadLimits, ReadHeadError, framing};
 use crate::message::{FieldId, Io, Version, hop};
@@ -25,9 +25,8 @@ pub(super) use upstream::send;
 use closing::{abort, linger};
 use response::{own, relay, switch};
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use tokio::time::Instant;
 
 /// What becomes of the connection after a request.
@@ -43,48 +42,66 @@ enum After {
     Gone,
 }
 
-type Drained = Pin<Box<dyn Future<Output = ()>>>;
+/// How a connection is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// It has ended.
+    Ended,
+    /// The client begins to speak HTTP/2, by prior knowledge in cleartext.
+    Http2,
+    /// Nothing came for long, and nothing is under way: its socket is all that it needs until it is served again. What is to be
+    /// known of it meanwhile is its [`Pause`].
+    Rests,
+}
 
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Serves until one side closes or a drain ends it. `true`: the client begins to speak HTTP/2, by prior knowledge in cleartext.
+/// Serves until one side closes, a drain ends it, or nothing came for long; from its start, or after a pause.
 ///
-/// What a request needs stands in a future of its own, which is dropped while nothing comes: a connection at rest is its socket
-/// and little else.
-pub fn serve<'a>(conn: &'a mut Conn<Io>, connection: &'a Rc<Connection>) -> impl Future<Output = bool> + 'a {
-    let draining = connection.draining.clone();
-    let mut drained: Drained = Box::pin(async move { draining.started().await });
-    let mut deadline = Deadline::new(connection.listener().spec.timeouts.head);
-    let mut served = 0u32;
+/// What a request needs stands in a future of its own, which is dropped while nothing comes.
+pub fn serve<'a>(conn: &'a mut Conn<Io>, connection: &'a Rc<Connection>) -> impl Future<Output = Left> + 'a {
+    let first = || Pause { served: 0, until: Instant::now() + connection.listener().spec.timeouts.head };
+    let Pause { mut served, until } = connection.pause.take().unwrap_or_else(first);
+    let mut deadline = Deadline::until(until);
     async move {
         loop {
-            if conn.input().is_empty() && wait(conn, None, served, &mut drained, &mut deadline).await != Came::Bytes {
-                goodbye(conn).await;
-                return false;
+            if conn.input().is_empty() {
+                let doing = if conn.stream().is_tls() { Doing::Stays } else { Doing::Dozes };
+                match wait(conn, connection, doing, served, &mut deadline).await {
+                    Came::Bytes => {}
+                    // Its limit goes as well: to keep the timer would keep what it is to wake.
+                    Came::Rest if conn.is_flushed() && !(served > 0 && connection.is_draining()) => {
+                        connection.pause.set(Some(Pause { served, until: deadline.at() }));
+                        return Left::Rests;
+                    }
+                    Came::Rest => continue,
+                    Came::End => {
+                        goodbye(conn).await;
+                        return Left::Ended;
+                    }
+                }
             }
             if served == 0 {
                 if connection.tls.is_none() && speaks_http2(conn, &mut deadline).await {
-                    return true;
+                    return Left::Http2;
                 }
                 connection.shown.speaks(Spoken::H1);
             }
-            if !Box::pin(busy(conn, connection, &mut served, &mut drained, &mut deadline)).await {
-                return false;
+            if !Box::pin(busy(conn, connection, &mut served, &mut deadline)).await {
+                return Left::Ended;
             }
         }
     }
 }
 
 /// Serves requests for as long as they follow each other closely. `false`: the connection has ended.
-async fn busy(
-    conn: &mut Conn<Io>,
-    connection: &Rc<Connection>,
-    served: &mut u32,
-    drained: &mut Drained,
-    deadline: &mut Deadline,
-) -> bool {
-    connection.worker.at_work.begins(connection).await;
+async fn busy(conn: &mut Conn<Io>, connection: &Rc<Connection>, served: &mut u32, deadline: &mut Deadline) -> bool {
+    poll_fn(|cx| {
+        connection.worker.at_work.works(connection, cx.waker());
+        Poll::Ready(())
+    })
+    .await;
     loop {
         // Loaded anew each time: the configuration may have changed while nothing came.
         let listener = connection.listener();
@@ -107,7 +124,7 @@ async fn busy(
         if !conn.input().is_empty() {
             continue;
         }
-        match wait(conn, Some(&connection.rest), *served, drained, deadline).await {
+        match wait(conn, connection, Doing::Waits, *served, deadline).await {
             Came::Bytes => {}
             Came::Rest => return true,
             Came::End => {
@@ -151,30 +168,36 @@ enum Came {
 /// Waits for the first byte of a request, holding no buffer, until the deadline as it is set.
 fn wait<'a>(
     conn: &'a mut Conn<Io>,
-    rest: Option<&'a Rest>,
+    connection: &'a Rc<Connection>,
+    doing: Doing,
     served: u32,
-    drained: &'a mut Drained,
     deadline: &'a mut Deadline,
 ) -> impl Future<Output = Came> + 'a {
-    if let Some(rest) = rest {
-        rest.waits();
-    }
+    connection.rest.does(doing);
+    // Of the others it is known in which list they stand: they are told of a drain.
+    let mut drained = (doing == Doing::Stays).then(|| connection.drained());
     poll_fn(move |cx| {
-        let came = if rest.is_some_and(Rest::is_due) {
-            // First of all, because it is said once; bytes that have come are found by who goes on.
+        // First of all, because it is said once; bytes that have come are found by who goes on.
+        let due = connection.rest.is_due();
+        if doing == Doing::Dozes && !due {
+            connection.worker.at_work.dozes(connection, cx.waker());
+        }
+        let mut drains = |cx: &mut Context<'_>| {
+            let told = drained.as_mut().is_some_and(|drained| drained.as_mut().poll(cx).is_ready());
+            told || connection.is_draining()
+        };
+        let came = if due {
             Came::Rest
         } else if let Poll::Ready(read) = conn.poll_fill(cx) {
             if matches!(read, Ok(n) if n > 0) { Came::Bytes } else { Came::End }
-        } else if served > 0 && drained.as_mut().poll(cx).is_ready() {
+        } else if served > 0 && drains(cx) {
             // A drain lets a first request in: its client has only just connected.
             Came::End
         } else {
             ready!(deadline.poll(cx));
             Came::End
         };
-        if let Some(rest) = rest {
-            rest.works();
-        }
+        connection.rest.does(Doing::Works);
         Poll::Ready(came)
     })
 }

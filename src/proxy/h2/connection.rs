@@ -10,6 +10,7 @@ use crate::http1::{Buffer, Conn, Deadline};
 use crate::message::Io;
 use crate::model::ListenerSpec;
 use crate::proxy::h1::{goodbye, speaks_http2};
+use crate::proxy::rest::Doing;
 use crate::proxy::worker::Connection;
 use bytes::Bytes;
 use h2::server::{self, Builder};
@@ -39,7 +40,8 @@ pub async fn serve(conn: Conn<Io>, connection: Rc<Connection>) {
     let pulse = Pulse::new(pings, heard, spec.timeouts.idle, spec.timeouts.head);
     let shared = Rc::clone(&connection);
     let lanes = Lanes::new(move |inbox| lane(Rc::clone(&shared), inbox));
-    let draining = connection.draining.clone();
+    // Until a stream comes.
+    connection.rest.does(Doing::Stays);
     let mut session = Session {
         outer: lanes.outer(),
         connection: &connection,
@@ -47,11 +49,10 @@ pub async fn serve(conn: Conn<Io>, connection: Rc<Connection>) {
         wire,
         lanes,
         pulse,
-        drained: Box::pin(async move { draining.started().await }),
+        drained: connection.drained(),
         deadline,
         served: 0,
         since: Instant::now(),
-        at_work: false,
         closing: None,
     };
     session.outer.wake_by_ref();
@@ -116,7 +117,6 @@ struct Session<'a> {
     served: u32,
     /// When the last stream ended.
     since: Instant,
-    at_work: bool,
     /// Since when the client knows that no more streams are taken.
     closing: Option<Instant>,
 }
@@ -136,7 +136,7 @@ impl Session<'_> {
         }
         if (busy || served != self.served) && self.lanes.busy() == 0 {
             self.since = Instant::now();
-            self.connection.rest.waits();
+            self.connection.rest.does(Doing::Waits);
         }
         let ended = self.poll_end(cx);
         self.lanes.sleep();
@@ -161,17 +161,14 @@ impl Session<'_> {
 
     fn begin(&mut self, stream: Stream, task: &mut Context<'_>) {
         self.served = self.served.saturating_add(1);
-        self.connection.rest.works();
-        if !std::mem::replace(&mut self.at_work, true) {
-            self.connection.worker.at_work.add(self.connection, task.waker());
-        }
+        self.connection.rest.does(Doing::Works);
+        self.connection.worker.at_work.works(self.connection, task.waker());
         self.lanes.begin(stream);
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.connection.rest.is_due() {
-            self.connection.rest.works();
-            self.at_work = false;
+            self.connection.rest.does(Doing::Stays);
             self.lanes.clear();
         }
         if self.pulse.poll(cx, true).is_ready() {

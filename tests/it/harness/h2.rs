@@ -63,7 +63,7 @@ impl H2Client {
         Self::built(tcp(address).await, builder.initial_window_size(window)).await
     }
 
-    async fn over(io: impl super::wire::Io + 'static) -> Self {
+    pub async fn over(io: impl super::wire::Io + 'static) -> Self {
         // A window of the connection that no single stream can fill.
         let mut builder = ::h2::client::Builder::new();
         Self::built(io, builder.initial_connection_window_size(16 * 1024 * 1024)).await
