@@ -1,7 +1,7 @@
 //! What does picking an endpoint cost, and all that a request does with a cluster beside moving bytes?
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench that fails should fail where it stands")]
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -46,6 +46,21 @@ fn pick(criterion: &mut Criterion) {
     }
 }
 
+/// The first request of a cluster, which makes its endpoints: as many as may wait for one.
+fn first(criterion: &mut Criterion) {
+    criterion.bench_function("first/4096", |b| {
+        let made = || cluster(BalancePolicy::LeastRequest, 4096, false);
+        b.iter_batched(
+            made,
+            |cluster| {
+                black_box(cluster.pick(&[], None).unwrap().id);
+                cluster
+            },
+            BatchSize::SmallInput,
+        );
+    });
+}
+
 /// Everything of a request that goes out on a pooled connection and is answered.
 fn request(criterion: &mut Criterion) {
     set_worker(0);
@@ -70,5 +85,5 @@ fn request(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, pick, request);
+criterion_group!(benches, pick, first, request);
 criterion_main!(benches);
