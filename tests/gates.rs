@@ -17,8 +17,8 @@ mod closed_loop;
 use closed_loop::{CONNECTIONS, Clients, Exchange, LIMIT, PLAIN};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -73,6 +73,36 @@ fn a_connection_with_its_last_request_takes_at_most_8_3_system_calls() {
     eprintln!("{each:.3} system calls a connection\n{}", difference(&few, &many, connections));
     assert!(each <= CONNECTION_CALLS, "{each:.3} system calls\n{}", difference(&few, &many, connections));
     assert!(each >= 7.9, "{each:.3} system calls a connection cannot be: the count is wrong");
+}
+
+#[test]
+fn the_bytes_of_a_large_response_do_not_come_into_the_program() {
+    const LENGTH: usize = 16 << 20;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let calls = calls_beside(bulk(LENGTH), |address| {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        client.write_all(b"GET /item/1 HTTP/1.1\r\nHost: host-1.test\r\nConnection: close\r\n\r\n").unwrap();
+        let received = std::io::copy(&mut client, &mut std::io::sink()).unwrap();
+        assert!(received > LENGTH as u64, "{received} bytes");
+    });
+    let of = |name: &str| calls.iter().find(|(known, _)| known == name).map_or(0, |(_, calls)| *calls);
+    // The largest buffer would take 64 reads; whoever reads fast before the first splice takes some.
+    let (splices, reads) = (of("splice"), of("recvfrom"));
+    assert!(splices >= 32 && reads <= 30, "{splices} splices and {reads} reads: {calls:?}");
+}
+
+/// An upstream that answers one request with so many bytes.
+fn bulk(length: usize) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").as_bytes());
+        let _ = stream.write_all(&vec![b'x'; length]);
+    });
+    address
 }
 
 #[test]
@@ -131,11 +161,15 @@ fn total(table: &[(String, u64)]) -> f64 {
 
 /// Calls by their names of a whole run, its start and end included; looks for clients that were not there are left out.
 fn system_calls(ask: impl FnOnce(SocketAddr)) -> Vec<(String, u64)> {
+    calls_beside(closed_loop::upstream(), ask)
+}
+
+fn calls_beside(upstream: SocketAddr, ask: impl FnOnce(SocketAddr)) -> Vec<(String, u64)> {
     let folder = tempfile::tempdir().unwrap();
     let counts = folder.path().join("counts");
     let mut strace = Command::new("strace");
     strace.args(["-f", "-c", "-U", "calls,errors,name", "-o"]).arg(&counts);
-    run(strace, folder.path(), ask);
+    run(strace, folder.path(), upstream, ask);
     let table = fs::read_to_string(counts).unwrap();
     let calls: Vec<_> = table.lines().filter_map(row).filter(|(name, _)| name != "total").collect();
     assert!(!calls.is_empty(), "strace counted nothing:\n{table}");
@@ -148,15 +182,15 @@ fn instructions(rounds: usize, ask: Ask) -> u64 {
     let counts = folder.path().join("counts");
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", &format!("--callgrind-out-file={}", counts.display())]);
-    run(valgrind, folder.path(), |address| ask(address, rounds));
+    run(valgrind, folder.path(), closed_loop::upstream(), |address| ask(address, rounds));
     let table = fs::read_to_string(counts).unwrap();
     let total = table.lines().find_map(|line| line.strip_prefix("totals: "));
     total.and_then(|total| total.trim().parse().ok()).expect("callgrind ends with what it counted")
 }
 
 /// A whole run of the program under a tool that counts, with what is asked of it.
-fn run(mut tool: Command, folder: &Path, ask: impl FnOnce(SocketAddr)) {
-    let config = closed_loop::configuration(folder, closed_loop::upstream());
+fn run(mut tool: Command, folder: &Path, upstream: SocketAddr, ask: impl FnOnce(SocketAddr)) {
+    let config = closed_loop::configuration(folder, upstream);
     tool.args([env!("CARGO_BIN_EXE_tidegate"), "run", "--config"]).arg(config);
     let mut counted = Counted::start(&mut tool);
     ask(counted.listening());
