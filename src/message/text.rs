@@ -32,10 +32,10 @@ impl<const N: usize> Text<N> {
         match address {
             IpAddr::V4(address) => {
                 let [first, rest @ ..] = address.octets();
-                self.decimal(first.into());
+                self.octet(first);
                 for octet in rest {
                     self.push(b'.');
-                    self.decimal(octet.into());
+                    self.octet(octet);
                 }
             }
             IpAddr::V6(address) => {
@@ -76,15 +76,32 @@ impl<const N: usize> Text<N> {
         }
     }
 
+    fn octet(&mut self, number: u8) {
+        if number >= 100 {
+            self.push(b'0' + number / 100);
+        }
+        if number >= 10 {
+            self.push(b'0' + number / 10 % 10);
+        }
+        self.push(b'0' + number % 10);
+    }
+
     /// Sixteen hexadecimal digits.
     pub fn hex(&mut self, number: u64) {
-        for byte in number.to_be_bytes() {
-            for nibble in [byte >> 4, byte & 15] {
-                self.push(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
-            }
+        let mut digits = [0; 16];
+        for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(number.to_be_bytes()) {
+            *pair = [byte >> 4, byte & 15].map(|nibble| *HEX.get(usize::from(nibble)).unwrap_or(&b'0'));
+        }
+        let place = self.bytes.get_mut(self.len..self.len + 16);
+        debug_assert!(place.is_some(), "texts are given room for what comes into them");
+        if let Some(place) = place {
+            place.copy_from_slice(&digits);
+            self.len += 16;
         }
     }
 }
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 impl<const N: usize> Write for Text<N> {
     fn write_str(&mut self, text: &str) -> fmt::Result {

@@ -164,6 +164,10 @@ fn plain_bytes(text: &[u8]) -> usize {
             return at * 8 + special.trailing_zeros() as usize / 8;
         }
     }
+    // The last eight bytes, some of them for a second time.
+    if text.last_chunk::<8>().is_some_and(|last| specials(u64::from_le_bytes(*last)) == 0) {
+        return text.len();
+    }
     let special = |byte: &u8| !(0x20..0x7f).contains(byte) || matches!(byte, b'"' | b'\\');
     words.len() * 8 + rest.iter().position(special).unwrap_or(rest.len())
 }
