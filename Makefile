@@ -1,6 +1,6 @@
 # Everything one does with this repository from a shell; `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help test prerequisites control-plane fmt lint doc unit fuzz bench demo cluster image release
+.PHONY: help test prerequisites control-plane fmt lint doc unit fuzz bench demo cluster image
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -58,7 +58,3 @@ cluster: ## A Kubernetes cluster of three nodes with a gate on each, to play wit
 
 image: ## The container image, an OCI archive in target/image, made without a container engine
 	deploy/image.sh
-
-release: ## The binary that releases ship, laid out by what it does under load, and its image; 30 minutes, needs rustup's llvm-tools
-	deploy/release.sh
-	deploy/image.sh target/release-profiled/tidegate "" 15000000
