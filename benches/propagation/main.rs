@@ -20,7 +20,7 @@ mod watcher;
 
 use harness::cluster::Cluster;
 use harness::test::Test;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,19 +43,21 @@ const PARTS: [&str; 5] = ["change", "routes", "ingresses", "endpoints", "routed"
 fn main() -> ExitCode {
     // Fails when it was done already, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let quick = words.iter().any(|word| word == "--quick");
+    let asked: Vec<&str> = words.iter().map(String::as_str).filter(|word| *word != "--quick").collect();
+    if let Some(unknown) = asked.iter().find(|word| !PARTS.contains(word)) {
+        eprintln!("propagation: no part {unknown:?}; there are {}", PARTS.join(", "));
+        return ExitCode::FAILURE;
+    }
+    let parts: Vec<&str> = PARTS.into_iter().filter(|part| asked.is_empty() || asked.contains(part)).collect();
+    let &[part] = parts.as_slice() else { return each_alone(&parts, quick) };
     if std::env::var("TIDEGATE_CLUSTER_ROLE").is_err() {
         if let Err(why) = harness::sandbox::missing() {
             eprintln!("propagation: {why}");
             return ExitCode::FAILURE;
         }
         return harness::sandbox::enter("suite");
-    }
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    let effort = if words.iter().any(|word| word == "--quick") { QUICK } else { FULL };
-    let asked: Vec<&str> = words.iter().map(String::as_str).filter(|word| *word != "--quick").collect();
-    if let Some(unknown) = asked.iter().find(|word| !PARTS.contains(word)) {
-        eprintln!("propagation: no part {unknown:?}; there are {}", PARTS.join(", "));
-        return ExitCode::FAILURE;
     }
     let cluster = match Cluster::start() {
         Ok(cluster) => Arc::new(cluster),
@@ -64,9 +66,20 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    for part in PARTS.into_iter().filter(|part| asked.is_empty() || asked.contains(part)) {
-        eprintln!("{part} ...");
-        run(part, &cluster, effort);
+    eprintln!("{part} ...");
+    run(part, &cluster, if quick { QUICK } else { FULL });
+    ExitCode::SUCCESS
+}
+
+/// Each part has a cluster of its own: an API server that still deletes the objects of the part before is slow, and a gate that knew them
+/// keeps their memory.
+fn each_alone(parts: &[&str], quick: bool) -> ExitCode {
+    for part in parts {
+        let mut alone = Command::new(std::env::current_exe().unwrap());
+        alone.arg(part).args(quick.then_some("--quick"));
+        if !alone.status().unwrap().success() {
+            return ExitCode::FAILURE;
+        }
     }
     ExitCode::SUCCESS
 }
