@@ -22,7 +22,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, AtomicIsize, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tidegate::app;
 use tidegate::config::Config;
 
@@ -107,11 +107,11 @@ unsafe impl GlobalAlloc for Counting {
 #[test]
 fn neither_a_request_nor_a_rest_costs_more_than_its_gate_says() {
     let folder = tempfile::tempdir().unwrap();
-    let address = start(folder.path());
+    let (address, admin) = start(folder.path());
     WORKER.store(worker(), Ordering::Relaxed);
     over_http1(address);
     over_http2(address);
-    a_rest_holds_little(address);
+    a_rest_holds_little(address, admin);
 }
 
 fn over_http1(address: SocketAddr) {
@@ -137,19 +137,30 @@ fn over_http2(address: SocketAddr) {
 const RESTING: usize = 1_000;
 const REST: isize = 600;
 
-/// What a connection at rest holds, once all of them rest.
-fn a_rest_holds_little(address: SocketAddr) {
+/// What a connection at rest holds, once the proxy says that all of them rest.
+fn a_rest_holds_little(address: SocketAddr, admin: SocketAddr) {
     // The first one makes what is made once.
     one_request(address);
     let before = BYTES.load(Ordering::Relaxed);
     let _resting: Vec<_> = (0..RESTING).map(|_| one_request(address)).collect();
-    let each = || (BYTES.load(Ordering::Relaxed) - before) / RESTING as isize;
     let begun = Instant::now();
-    while each() > REST && begun.elapsed() < LIMIT {
-        std::thread::sleep(Duration::from_millis(10));
+    while resting(admin) != RESTING {
+        assert!(begun.elapsed() < LIMIT, "{} of {RESTING} connections rest", resting(admin));
     }
-    eprintln!("{} bytes of each connection at rest, at most {REST}", each());
-    assert!(each() <= REST, "{} bytes of each connection at rest, at most {REST}", each());
+    let each = (BYTES.load(Ordering::Relaxed) - before) / RESTING as isize;
+    eprintln!("{each} bytes of each connection at rest, at most {REST}");
+    assert!(each <= REST, "{each} bytes of each connection at rest, at most {REST}");
+}
+
+/// How many connections rest, as the metrics say.
+fn resting(admin: SocketAddr) -> usize {
+    let mut stream = TcpStream::connect(admin).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut metrics = String::new();
+    stream.read_to_string(&mut metrics).unwrap();
+    assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
+    let all = metrics.lines().filter(|line| line.starts_with("tidegate_connections_resting{"));
+    all.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum()
 }
 
 fn one_request(address: SocketAddr) -> TcpStream {
@@ -179,12 +190,13 @@ fn allocations(mut ask: impl FnMut()) -> u64 {
     counts.min().unwrap()
 }
 
-/// Starts the proxy, which runs until the process ends; says where it listens.
-fn start(folder: &Path) -> SocketAddr {
+/// Starts the proxy, which runs until the process ends; says where it listens, and where its admin port is.
+fn start(folder: &Path) -> (SocketAddr, SocketAddr) {
     let config = Config::load(&closed_loop::configuration(folder, closed_loop::upstream())).unwrap();
     let (sender, opened) = channel();
     std::thread::spawn(move || {
-        let ended = app::run(config, |opened| sender.send(opened.listeners[0].address).unwrap());
+        let ended =
+            app::run(config, |opened| sender.send((opened.listeners[0].address, opened.admin.unwrap())).unwrap());
         panic!("the proxy ended: {ended:?}");
     });
     opened.recv_timeout(LIMIT).expect("the proxy starts")
