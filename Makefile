@@ -1,6 +1,6 @@
 # Everything one does with this repository from a shell; `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help test prerequisites control-plane fmt lint doc unit fuzz bench demo cluster image
+.PHONY: help test prerequisites control-plane fmt lint doc unit fuzz bench demo cluster image layout
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
@@ -58,3 +58,7 @@ cluster: ## A Kubernetes cluster of three nodes with a gate on each, to play wit
 
 image: ## The container image, an OCI archive in target/image, made without a container engine
 	deploy/image.sh
+
+layout: ## Sees anew which functions a start runs, for deploy/layout; when a test asks for it
+	cargo build --release
+	deploy/layout/record.sh target/$$(rustc -vV | sed -n 's/^host: //p')/release/tidegate
