@@ -12,7 +12,8 @@ fn nearly_every_function_that_the_layout_names_is_in_the_binary() {
     let listed = Command::new("nm").args(["--defined-only", env!("CARGO_BIN_EXE_tidegate")]).output();
     let listed = listed.expect("nm, of Debian's package binutils");
     let symbols = String::from_utf8_lossy(&listed.stdout);
-    let there: HashSet<String> = symbols.lines().filter_map(|line| line.split(' ').nth(2)).map(without_hashes).collect();
+    let there: HashSet<String> =
+        symbols.lines().filter_map(|line| line.split(' ').nth(2)).map(without_hashes).collect();
     let names: Vec<&str> = include_str!("../deploy/layout/start.txt").lines().filter(|l| !l.starts_with('#')).collect();
     let known = names.iter().filter(|name| there.contains(**name)).count();
     println!("{known} of {}", names.len());

@@ -3,7 +3,7 @@
 //! Byte by byte over framing, whole slices over data, the same for input split anywhere. Sizes are bare hexadecimal, extensions
 //! are bounded and dropped, line ends are CRLF alone (CVE-2025-55315, CVE-2025-22871), trailers are bounded.
 
-use crate::message::Fields;
+use crate::message::{ByteSet, Fields};
 use smallvec::SmallVec;
 
 /// Extension bytes taken in one message, all chunks together; more is an attack, not a feature.
@@ -62,10 +62,13 @@ enum Extension {
     ValueEnd,
 }
 
+/// RFC 9110 section 5.6.2.
+static TOKEN: ByteSet = ByteSet::alphanumeric_and(b"!#$%&'*+-.^_`|~");
+
 impl Extension {
     /// `None`: not an extension.
     fn next(self, byte: u8) -> Option<State> {
-        let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        let token = TOKEN.has(byte);
         let text = matches!(byte, b'\t' | b' '..=b'~' | 0x80..);
         let to = match (self, byte) {
             (Self::Name | Self::Value | Self::QuotedEnd, b'\r') => return Some(State::SizeLf),

@@ -3,7 +3,7 @@
 //! Everything on which two readers could disagree is refused: Transfer-Encoding other than exactly one `chunked`, or with
 //! Content-Length, or in HTTP/1.0; Content-Length that is repeated or not the canonical decimal (CVE-2026-2835, RFC 9112 section 11.2).
 
-use crate::message::{FieldId, Fields, Version};
+use crate::message::{ByteSet, FieldId, Fields, Version};
 use http::{Method, StatusCode};
 use thiserror::Error;
 
@@ -90,7 +90,7 @@ fn has_encoding(fields: &Fields, version: Version) -> Result<bool, FramingError>
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(true);
     }
-    let plain = !value.is_empty() && value.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
+    let plain = !value.is_empty() && ByteSet::PLAIN_NAME.has_all(value);
     Err(if plain { FramingError::UnknownEncoding } else { FramingError::BadEncoding })
 }
 

@@ -10,7 +10,7 @@
 
 mod parse;
 
-use super::{Field, FieldId, Fields, RequestContext, RequestHead, ResponseHead, Text, Version, random};
+use super::{ByteSet, Field, FieldId, Fields, RequestContext, RequestHead, ResponseHead, Text, Version, random};
 use crate::model::{ListenerSpec, ProxyHeaders, ServerHeader};
 use ipnet::IpNet;
 use std::fmt::Write;
@@ -205,9 +205,8 @@ fn identify(fields: &mut Fields, trusted: bool) {
 }
 
 fn is_one_usable<'a>(mut ids: impl Iterator<Item = &'a [u8]>) -> bool {
-    let usable = |id: &[u8]| {
-        (1..=128).contains(&id.len()) && id.iter().all(|b| b.is_ascii_alphanumeric() || b"-_.:+/=@~".contains(b))
-    };
+    static LETTERS: ByteSet = ByteSet::alphanumeric_and(b"-_.:+/=@~");
+    let usable = |id: &[u8]| (1..=128).contains(&id.len()) && LETTERS.has_all(id);
     ids.next().is_some_and(usable) && ids.next().is_none()
 }
 

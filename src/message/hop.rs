@@ -4,7 +4,7 @@
 //! forwarding rest upon: a client must not be able to have those stripped (CVE-2024-45410).
 
 use super::names::FieldSet;
-use super::{Field, FieldId, Fields, Name};
+use super::{ByteSet, Field, FieldId, Fields, Name};
 
 /// What never goes beyond this hop.
 const HOP_BY_HOP: FieldSet = FieldSet::of(&[
@@ -67,17 +67,22 @@ pub fn connection_options(fields: &Fields) -> ConnectionOptions {
 }
 
 fn read_connection(value: &[u8], options: &mut ConnectionOptions) {
-    for token in tokens(value) {
-        if token.eq_ignore_ascii_case(b"close") {
-            options.close = true;
-        } else if token.eq_ignore_ascii_case(b"keep-alive") {
-            options.keep_alive = true;
-        } else if token.eq_ignore_ascii_case(b"upgrade") {
-            options.upgrade = true;
-        } else {
-            options.named = true;
-        }
+    // One option alone, as nearly always, is not taken apart.
+    if !read_option(value, options) {
+        options.named |= !tokens(value).fold(true, |known, token| read_option(token, options) && known);
     }
+}
+
+/// Whether it is an option that is known.
+fn read_option(token: &[u8], options: &mut ConnectionOptions) -> bool {
+    let option = match token.len() {
+        5 if token.eq_ignore_ascii_case(b"close") => &mut options.close,
+        7 if token.eq_ignore_ascii_case(b"upgrade") => &mut options.upgrade,
+        10 if token.eq_ignore_ascii_case(b"keep-alive") => &mut options.keep_alive,
+        _ => return false,
+    };
+    *option = true;
+    true
 }
 
 /// The elements of a comma-separated list, without blanks; empty ones are skipped.
@@ -105,8 +110,7 @@ fn strip_named(fields: &mut Fields) {
 /// Keeps the trailers of a request that may go on. An upstream may merge them into the head after every check was made, so names
 /// keep to the rule of that head.
 pub fn strip_request_trailers(fields: &mut Fields) {
-    let plain = |name: &[u8]| name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
-    fields.retain(|field| may_be_trailer(&field) && plain(field.name));
+    fields.retain(|field| may_be_trailer(&field) && ByteSet::PLAIN_NAME.has_all(field.name));
 }
 
 /// Keeps the trailers of a response that may go on.

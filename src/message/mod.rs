@@ -2,6 +2,7 @@
 //!
 //! The decision (normalize, match, filters, pick) sees these types and never bytes; exchanges make them from bytes and back.
 
+pub mod byte_set;
 pub mod context;
 pub mod fields;
 pub mod forwarded;
@@ -14,6 +15,7 @@ pub mod path;
 pub mod random;
 pub mod text;
 
+pub use byte_set::ByteSet;
 pub use context::{Audit, RequestContext, TlsInfo};
 pub use fields::{Field, Fields};
 pub use head::{RequestHead, ResponseHead, Scheme, Version};

@@ -137,12 +137,29 @@ impl Packed {
 
     /// Whether a name of the same length is this one, in any case.
     fn is(&self, name: &[u8]) -> bool {
-        let mut bytes = [0; PACKED_BYTES];
-        let Some(front) = bytes.get_mut(..name.len()) else { return false };
-        front.copy_from_slice(name);
-        let (words, _) = bytes.as_chunks::<8>();
-        let differs = |((word, text), small): ((&[u8; 8], &u64), &u64)| (u64::from_le_bytes(*word) | small) ^ text;
-        words.iter().zip(&self.text).zip(&self.small).map(differs).fold(0, |all, one| all | one) == 0
+        let (words, rest) = name.as_chunks::<8>();
+        let mut places = self.text.iter().zip(&self.small);
+        let mut differs = 0;
+        for (word, (text, small)) in words.iter().zip(&mut places) {
+            differs |= (u64::from_le_bytes(*word) | small) ^ text;
+        }
+        if let Some((text, small)) = places.next() {
+            differs |= (last_word(name, rest) | small) ^ text;
+        }
+        differs == 0 && name.len() <= PACKED_BYTES
+    }
+}
+
+/// The bytes after the last whole word as one word, read without asking for each whether it is there.
+fn last_word(name: &[u8], rest: &[u8]) -> u64 {
+    let bits = rest.len() * 8;
+    match (name.last_chunk::<8>(), rest.first_chunk::<4>(), rest.last_chunk::<4>(), rest) {
+        (_, _, _, []) => 0,
+        (Some(tail), ..) => u64::from_le_bytes(*tail) >> (64 - bits),
+        (_, Some(front), Some(back), _) => {
+            u64::from(u32::from_le_bytes(*front)) | u64::from(u32::from_le_bytes(*back)) << (bits - 32)
+        }
+        (.., few) => few.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
     }
 }
 
@@ -302,6 +319,18 @@ mod tests {
             "http\u{12}-settings",
         ] {
             assert_eq!(FieldId::of(other.as_bytes()), FieldId::Other, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_one_other_bit_is_another_name() {
+        for (name, id) in KNOWN {
+            for (at, bit) in (0..name.len()).flat_map(|at| (0..8).map(move |bit| (at, 1 << bit))) {
+                let mut other = name.as_bytes().to_vec();
+                other[at] ^= bit;
+                let same = other.eq_ignore_ascii_case(name.as_bytes());
+                assert_eq!(FieldId::of(&other) == *id, same, "{:?}", String::from_utf8_lossy(&other));
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! differently is refused: the upstream must see the same host and path that the route was chosen by.
 
 use super::path::canonical_path;
-use super::{Field, FieldId, Fields, RequestHead, Version};
+use super::{ByteSet, Field, FieldId, Fields, RequestHead, Version};
 use http::{Method, StatusCode};
 use std::fmt::Write;
 use thiserror::Error;
@@ -81,7 +81,7 @@ pub fn normalize(head: &mut RequestHead) -> Result<(), Refused> {
 
 /// Leaves out fields whose names [`normalize`] would refuse for their characters.
 pub fn drop_odd_names(fields: &mut Fields) {
-    let odd = |field: &Field<'_>| field.id == FieldId::Other && !is_plain(field.name);
+    let odd = |field: &Field<'_>| field.id == FieldId::Other && !ByteSet::PLAIN_NAME.has_all(field.name);
     if fields.iter().any(|field| odd(&field)) {
         fields.retain(|field| !odd(&field));
     }
@@ -122,15 +122,11 @@ fn check_fields(head: &RequestHead) -> Result<(), Refused> {
         if field.id == FieldId::Expect && !field.value.eq_ignore_ascii_case(b"100-continue") {
             return Err(Refused::Expectation);
         }
-        if field.id == FieldId::Other && (!is_plain(field.name) || resembles_framing(field.name)) {
+        if field.id == FieldId::Other && (!ByteSet::PLAIN_NAME.has_all(field.name) || resembles_framing(field.name)) {
             return Err(Refused::HeaderName);
         }
     }
     Ok(())
-}
-
-fn is_plain(name: &[u8]) -> bool {
-    name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-')
 }
 
 /// `Transfer---Encoding`, `-Content-Length`, `TransferxEncoding`: nobody's fields, but to a reader that forgives a sign those two that
@@ -232,6 +228,9 @@ fn read_host(head: &mut RequestHead, authority: Option<Vec<u8>>) -> Result<(), R
     Ok(())
 }
 
+/// Letters of a host's name, in any case; a dot ends each label.
+static HOST: ByteSet = ByteSet::alphanumeric_and(b"-_.");
+
 /// Host in lower case without trailing dot into `host`; its length, and the port.
 fn parse_authority(text: &[u8], host: &mut String) -> Result<(usize, Option<u16>), Refused> {
     let (name, port) = split_port(text)?;
@@ -247,15 +246,17 @@ fn parse_authority(text: &[u8], host: &mut String) -> Result<(usize, Option<u16>
         return Err(Refused::HostMalformed);
     }
     let mut last = b'.';
-    for byte in name {
-        let valid = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') || (*byte == b'.' && last != b'.');
-        if !valid {
-            return Err(Refused::HostMalformed);
-        }
-        host.push(byte.to_ascii_lowercase() as char);
+    let valid = name.iter().all(|byte| {
+        let empty_label = *byte == b'.' && last == b'.';
         last = *byte;
+        HOST.has(*byte) && !empty_label
+    });
+    if !valid || last == b'.' {
+        return Err(Refused::HostMalformed);
     }
-    if last == b'.' { Err(Refused::HostMalformed) } else { Ok((host.len(), port)) }
+    host.push_str(std::str::from_utf8(name).map_err(|_| Refused::HostMalformed)?);
+    host.make_ascii_lowercase();
+    Ok((host.len(), port))
 }
 
 fn split_port(text: &[u8]) -> Result<(&[u8], Option<u16>), Refused> {

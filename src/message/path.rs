@@ -3,8 +3,13 @@
 //! RFC 3986 sections 3.3, 5.2.4 and 6.2.2. Dot segments are removed, escapes written in upper case, unreserved characters decoded.
 //! What servers are known to read in two ways is refused: an escaped or reversed slash, NUL, overlong UTF-8, `..;`.
 
+use super::ByteSet;
 use super::normalize::Refused;
 use std::fmt::Write;
+
+/// Characters that may stand in a path as they are (RFC 3986 section 3.3), and some that everybody sends unescaped. Not `"`, `<`,
+/// `>` and the grave accent: no client that follows any standard sends them, and logs and pages take them for their own.
+static PCHAR: ByteSet = ByteSet::alphanumeric_and(b"/-._~!$&'()*+,;=:@|[]^{}");
 
 /// The canonical form of a path into `path`.
 pub fn canonical_path(raw: &[u8], path: &mut String) -> Result<(), Refused> {
@@ -23,19 +28,11 @@ pub fn canonical_path(raw: &[u8], path: &mut String) -> Result<(), Refused> {
 /// The common case: nothing to decode, no segment that begins with a dot.
 fn is_plain(raw: &[u8]) -> bool {
     let mut last = 0;
-    for byte in raw {
-        if !is_pchar(*byte) || (*byte == b'.' && last == b'/') {
-            return false;
-        }
+    raw.iter().all(|byte| {
+        let dots = *byte == b'.' && last == b'/';
         last = *byte;
-    }
-    true
-}
-
-/// Characters that may stand in a path as they are (RFC 3986 section 3.3), and some that everybody sends unescaped. Not `"`, `<`,
-/// `>` and the grave accent: no client that follows any standard sends them, and logs and pages take them for their own.
-fn is_pchar(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@|[]^{}".contains(&byte)
+        PCHAR.has(*byte) && !dots
+    })
 }
 
 fn decode(raw: &[u8], path: &mut String) -> Result<(), Refused> {
@@ -43,7 +40,7 @@ fn decode(raw: &[u8], path: &mut String) -> Result<(), Refused> {
     let mut before = None;
     while let Some(byte) = bytes.next() {
         if byte != b'%' {
-            if !is_pchar(byte) {
+            if !PCHAR.has(byte) {
                 return Err(if byte == b'\\' { Refused::PathAmbiguous } else { Refused::TargetMalformed });
             }
             path.push(byte as char);
