@@ -9,9 +9,9 @@ use crate::message::{Fields, RequestHead, ResponseHead};
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bodies up to this size are copied behind their head, so that both leave in one write; larger slices go by `writev`.
 const COALESCE: usize = 8 * 1024;
@@ -283,9 +283,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
-    /// Whether an idle connection can carry another message: still open, and nothing came that nobody asked for.
-    pub fn is_idle(&mut self, cx: &mut Context<'_>) -> bool {
-        self.input.is_empty() && !self.ended && self.poll_fill(cx).is_pending()
+    /// Whether a connection that nobody waits for can carry another message: still open, and nothing came that nobody asked for. Costs no
+    /// system call and no buffer as long as nothing came; if something did, the connection is of no use any more.
+    pub fn is_idle(&mut self) -> bool {
+        let (mut byte, mut nobody) = ([0], Context::from_waker(Waker::noop()));
+        let mut byte = ReadBuf::new(&mut byte);
+        self.input.is_empty()
+            && !self.ended
+            && Pin::new(&mut self.stream).poll_read(&mut nobody, &mut byte).is_pending()
     }
 
     /// Sets how both bodies end from here on.

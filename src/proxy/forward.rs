@@ -16,9 +16,7 @@ use crate::upstream::{
     AdmitError, Cluster, ConnectError, Endpoint, EndpointId, Outcome, Permit, PickError, UpstreamStream, connect,
 };
 use smallvec::SmallVec;
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -189,7 +187,7 @@ impl Attempts<'_> {
             let opened = watched(open, down, deadline, ProxyError::Timeout).await;
             opened.map(|made| made.map(Line::Http2))
         } else {
-            if let Some(conn) = self.kept(endpoint).await {
+            if let Some(conn) = self.kept(endpoint) {
                 return Ok(Ok(Line::Http1(conn, true)));
             }
             let ends = (self.connection.peer, self.connection.local);
@@ -203,13 +201,13 @@ impl Attempts<'_> {
         made
     }
 
-    async fn kept(&self, endpoint: &Endpoint) -> Option<Box<Conn<UpstreamStream>>> {
+    fn kept(&self, endpoint: &Endpoint) -> Option<Box<Conn<UpstreamStream>>> {
         if self.fresh {
             return None;
         }
         let pool = &self.connection.worker.pool;
         while let Some(mut conn) = pool.checkout(endpoint.id) {
-            if poll_fn(|cx| Poll::Ready(conn.is_idle(cx))).await {
+            if conn.is_idle() {
                 return Some(conn);
             }
         }

@@ -18,7 +18,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Context;
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
@@ -183,8 +182,7 @@ impl Worker {
         loop {
             ticks.tick().await;
             self.clock.set(wall_clock());
-            let mut cx = Context::from_waker(std::task::Waker::noop());
-            self.pool.sweep(Instant::now(), |conn| conn.is_idle(&mut cx));
+            self.pool.sweep(Instant::now(), |conn| conn.is_idle());
             self.lines.sweep();
             self.access_log.flush();
         }

@@ -123,6 +123,7 @@ async fn secure(cluster: &Cluster, stream: TcpStream) -> Result<Line, ConnectErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::Conn;
     use crate::model::{ClusterSpec, Pem, ProxyHeader, UpstreamTlsSpec};
     use crate::telemetry::metrics::Registry;
     use crate::upstream::testing::{at, members};
@@ -279,16 +280,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_idle_connection_is_quiet_until_its_other_end_speaks_or_closes() {
+    async fn an_idle_connection_is_so_until_its_other_end_speaks_or_closes() {
         let (listener, address) = listener().await;
         for says in [&b"x"[..], b""] {
-            let mut stream = reach(&at(address)).await.unwrap();
+            let mut conn = Conn::new(reach(&at(address)).await.unwrap());
             let (mut other, _) = listener.accept().await.unwrap();
-            assert!(stream.is_quiet());
+            assert!(conn.is_idle());
             other.write_all(says).await.unwrap();
             drop(other);
-            stream.socket().readable().await.unwrap();
-            assert!(!stream.is_quiet());
+            conn.stream().socket().readable().await.unwrap();
+            assert!(!conn.is_idle());
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::telemetry::metrics::Gauge;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -40,14 +40,6 @@ impl UpstreamStream {
     /// Whether it is encrypted.
     pub fn is_tls(&self) -> bool {
         matches!(self.line, Line::Tls(_))
-    }
-
-    /// Whether an idle connection is still of use: nothing may come on it, neither bytes nor an end. Costs no system call as long
-    /// as nothing came.
-    pub fn is_quiet(&mut self) -> bool {
-        let mut byte = [0];
-        let mut buffer = ReadBuf::new(&mut byte);
-        Pin::new(self).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer).is_pending()
     }
 }
 

@@ -41,7 +41,8 @@ pub(super) async fn linger(conn: &mut Conn<Io>, deadline: &mut Deadline, asked: 
 
 /// Whether nothing can come any more, or nothing did that breaks the client's word. Costs no system call as long as nothing came.
 fn is_silent(conn: &mut Conn<Io>, cx: &mut Context<'_>, asked: bool) -> bool {
-    (conn.is_idle(cx) && asked && conn.reader.is_done()) || conn.has_ended()
+    let nothing_came = conn.input().is_empty() && !conn.has_ended() && conn.poll_fill(cx).is_pending();
+    (nothing_came && asked && conn.reader.is_done()) || conn.has_ended()
 }
 
 /// Tells a TLS client that nothing was cut off (RFC 8446 section 6.1), if that can be done at once.
