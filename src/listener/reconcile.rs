@@ -56,11 +56,11 @@ impl Listeners {
     }
 
     /// Binds what is new, closes what is gone, leaves alone what stays (same name and address). A listener that cannot be bound is
-    /// a problem of its own; calling again with the same list tries again. New ones are bound before old ones close, so that a
-    /// renamed listener misses no connection.
+    /// a problem of its own, and stays at its last address if it had one; calling again with the same list tries again. New ones are bound
+    /// before old ones close, so that a renamed listener misses no connection.
     pub fn reconcile(&mut self, wanted: &[Arc<ListenerSpec>]) -> Vec<Problem> {
         self.closing.retain(|listening| listening.strong_count() > 0);
-        let (stay, gone) = std::mem::take(&mut self.running)
+        let (stay, mut gone): (_, Vec<_>) = std::mem::take(&mut self.running)
             .into_iter()
             .partition(|running: &Running| wanted.iter().any(|spec| running.is(spec)));
         self.running = stay;
@@ -72,7 +72,10 @@ impl Listeners {
             }
             match self.open(spec) {
                 Ok(running) => self.running.push(running),
-                Err(problem) => problems.push(problem),
+                Err(problem) => match gone.iter().position(|old: &Running| *old.listening.name == *spec.name) {
+                    Some(last) => problems.push(self.keep(gone.swap_remove(last), problem)),
+                    None => problems.push(problem),
+                },
             }
         }
         for old in &gone {
@@ -122,6 +125,14 @@ impl Listeners {
         }
         tracing::info!(listener = spec.name, address = %bound, "listening");
         Ok(Running { wanted: address, listening, stop })
+    }
+
+    /// A listener that cannot move stays where it is: clients that still come there are served.
+    fn keep(&mut self, last: Running, mut problem: Problem) -> Problem {
+        problem.what.push_str(&format!("; it stays at {}", last.listening.address));
+        self.closing.retain(|closing| closing.as_ptr() != Arc::as_ptr(&last.listening));
+        self.running.push(last);
+        problem
     }
 
     /// Whether sharing this port is no accident: it is wanted, or one of our own sockets may be there.
@@ -209,6 +220,26 @@ mod tests {
             gate.next().await;
             drop(taken);
             assert_eq!(gate.reconcile([busy, plain("a")]), [], "asked again it is tried again");
+        });
+    }
+
+    #[test]
+    fn a_listener_that_cannot_move_stays_where_it_is_until_it_can() {
+        on_worker(async {
+            let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut gate = Gate::open(1, [plain("a")]);
+            let old = gate.address("a");
+            let moved = crate::model::ListenerSpec { address: taken.local_addr().unwrap(), ..plain("a") };
+            for _ in 0..2 {
+                let problems = gate.reconcile([moved.clone()]);
+                assert!(problems[0].what.ends_with(&format!("it stays at {old}")), "{}", problems[0]);
+                let _client = gate.connect("a").await;
+                assert!(!gate.next().await.listener.is_closed());
+            }
+            drop(taken);
+            assert_eq!(gate.reconcile([moved.clone()]), []);
+            assert_eq!(gate.address("a"), moved.address);
+            gate.until(|_| TcpStream::connect(old).is_err()).await;
         });
     }
 

@@ -209,6 +209,22 @@ async fn a_listener_that_cannot_be_opened_is_a_problem_until_it_can_be() {
 }
 
 #[tokio::test]
+async fn a_listener_that_cannot_move_serves_where_it_was_until_it_can() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let proxy = routes(respond("one")).http("").start().await;
+    edit(&proxy, &[("listeners:\n", "listeners:\n  extra: { address: \"127.0.0.1:0\" }\n")]);
+    let old = bound(&proxy, "extra").await;
+    edit(&proxy, &[("extra: { address: \"127.0.0.1:0\"", &format!("extra: {{ address: \"{address}\""))]);
+    let problem = wait_for_problem(&proxy, "extra").await;
+    assert!(problem.contains(&format!("it stays at {old}")), "{problem}");
+    assert_eq!(Client::connect(old).await.get("a.test", "/").await.text(), "one");
+    drop(taken);
+    until("it has moved", || async { (bound(&proxy, "extra").await == address).then_some(()) }).await;
+    assert_eq!(Client::connect(address).await.get("a.test", "/").await.text(), "one");
+}
+
+#[tokio::test]
 async fn a_listener_that_cannot_be_opened_is_forgotten_when_it_is_removed() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let extra = format!("  extra: {{ address: \"{}\" }}\n", taken.local_addr().unwrap());
