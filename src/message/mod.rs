@@ -13,6 +13,7 @@ pub mod normalize;
 pub mod path;
 pub mod random;
 pub mod text;
+pub mod tls_stream;
 
 pub use context::{Audit, RequestContext, TlsInfo};
 pub use fields::{Field, Fields};
