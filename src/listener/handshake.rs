@@ -286,6 +286,44 @@ mod tests {
         });
     }
 
+    /// A ClientHello, the message without its record.
+    fn hello(client: &Client) -> Vec<u8> {
+        let mut record = Vec::new();
+        let mut connection = ClientConnection::new(client.config(), "a.test".try_into().unwrap()).unwrap();
+        connection.write_tls(&mut record).unwrap();
+        record.split_off(5)
+    }
+
+    #[test]
+    fn a_hello_in_many_records_is_put_together() {
+        on_worker(async {
+            let (gate, client) = gate();
+            for size in [1, 3, 100] {
+                let mut stream = gate.connect("https").await;
+                let hello = hello(&client);
+                let records = hello.chunks(size).map(|part| [&[22, 3, 1, 0, part.len() as u8], part].concat());
+                stream.write_all(&records.collect::<Vec<_>>().concat()).await.unwrap();
+                assert_eq!(stream.read_u8().await.unwrap(), 22, "the server's part of the handshake");
+            }
+        });
+    }
+
+    #[test]
+    fn a_hello_that_does_not_end_is_cut() {
+        on_worker(async {
+            let (gate, _) = gate();
+            let mut stream = gate.connect("https").await;
+            // It says that it is 65535 bytes long, of which a record holds one.
+            stream.write_all(&[22, 3, 1, 0, 4, 1, 0, 0xff, 0xff]).await.unwrap();
+            let records = [22, 3, 1, 0, 1, 0].repeat(20_000);
+            let (mut from, mut to) = stream.split();
+            let sent = async { to.write_all(&records).await.is_ok() };
+            let came = async { from.read(&mut [0]).await.unwrap_or(0) };
+            assert_eq!(tokio::join!(sent, came).1, 0);
+            gate.until(|gate| failures(gate, "connection") == 1).await;
+        });
+    }
+
     #[test]
     fn a_handshake_that_does_not_end_in_time_is_cut() {
         on_worker(async {
