@@ -85,6 +85,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
                 }
             }
         }
+        // Where nothing was to be said, the block that was lent for it is still there.
+        sealed.clear();
         Poll::Ready(Ok(()))
     }
 }

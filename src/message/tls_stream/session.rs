@@ -5,7 +5,7 @@
 
 use super::block::Block;
 use super::seal::seal;
-use rustls::server::UnbufferedServerConnection;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 use rustls::{CommonState, ServerConfig};
 use std::io::{self, ErrorKind, IoSlice};
@@ -226,7 +226,7 @@ fn failure(error: &rustls::Error) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, error.clone())
 }
 
-fn encode(data: &mut EncodeTlsData<'_, rustls::server::ServerConnectionData>, out: &mut Block) {
+fn encode(data: &mut EncodeTlsData<'_, ServerConnectionData>, out: &mut Block) {
     out.lend();
     let mut encoded = data.encode(out.room(ALERT));
     if let Err(EncodeError::InsufficientSize(more)) = &encoded {

@@ -58,6 +58,8 @@ fn nothing_is_held_at_rest() {
         assert!(matches!(pair.write(b"world"), Poll::Ready(Ok(5))));
         pair.take();
         assert_eq!((&*pair.came, held(&pair)), (&b"world"[..], 0));
+        assert!(matches!((pair.write(b""), pair.flush()), (Poll::Ready(Ok(0)), Poll::Ready(Ok(())))));
+        assert_eq!(held(&pair), 0);
     }
 }
 
