@@ -14,16 +14,19 @@
 mod closed_loop;
 
 use closed_loop::{CONNECTIONS, Clients, Exchange, LIMIT, PLAIN};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls_pki_types::CertificateDer;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicIsize, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
-use std::time::Instant;
-use tidegate::app;
+use std::time::{Duration, Instant};
+use tidegate::app::{self, Opened};
 use tidegate::config::Config;
 
 /// What one request may allocate: nothing where it is forwarded; a few short pieces where the answer is our own.
@@ -107,11 +110,14 @@ unsafe impl GlobalAlloc for Counting {
 #[test]
 fn neither_a_request_nor_a_rest_costs_more_than_its_gate_says() {
     let folder = tempfile::tempdir().unwrap();
-    let (address, admin) = start(folder.path());
+    let (opened, authority) = start(folder.path());
+    let at = |name: &str| opened.listeners.iter().find(|listener| &*listener.name == name).unwrap().address;
+    let (address, admin) = (at("http"), opened.admin.unwrap());
     WORKER.store(worker(), Ordering::Relaxed);
     over_http1(address);
     over_http2(address);
     a_rest_holds_little(address, admin);
+    a_rest_over_tls_holds_no_buffer(at("https"), authority);
 }
 
 fn over_http1(address: SocketAddr) {
@@ -152,6 +158,38 @@ fn a_rest_holds_little(address: SocketAddr, admin: SocketAddr) {
     assert!(each <= REST, "{each} bytes of each connection at rest, at most {REST}");
 }
 
+/// Connections over TLS that are idle, and what each of them may hold: rustls' state, the task, and no buffer.
+const IDLE: usize = 100;
+const IDLE_OVER_TLS: isize = 4_000;
+/// By when it does.
+const REST_IN: Duration = Duration::from_secs(5);
+
+/// What an idle connection over TLS holds, once it has given up what requests need.
+fn a_rest_over_tls_holds_no_buffer(address: SocketAddr, authority: CertificateDer<'static>) {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority).unwrap();
+    let config = Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth());
+    let open = || (0..IDLE).map(|_| one_request_over_tls(address, &config)).collect::<Vec<_>>();
+    // The first ones make what is made once.
+    let _first = open();
+    let before = BYTES.load(Ordering::Relaxed);
+    let _idle = open();
+    let (begun, mut each) = (Instant::now(), isize::MAX);
+    while each > IDLE_OVER_TLS {
+        assert!(begun.elapsed() < REST_IN, "{each} bytes of each idle connection over TLS, at most {IDLE_OVER_TLS}");
+        std::thread::sleep(Duration::from_millis(10));
+        each = each.min((BYTES.load(Ordering::Relaxed) - before) / IDLE as isize);
+    }
+    eprintln!("{each} bytes of each idle connection over TLS, at most {IDLE_OVER_TLS}");
+}
+
+fn one_request_over_tls(address: SocketAddr, config: &Arc<ClientConfig>) -> StreamOwned<ClientConnection, TcpStream> {
+    let connection = ClientConnection::new(config.clone(), "host-0.test".try_into().unwrap()).unwrap();
+    let mut stream = StreamOwned::new(connection, TcpStream::connect(address).unwrap());
+    ask_directly(&mut stream);
+    stream
+}
+
 /// How many connections rest, as the metrics say.
 fn resting(admin: SocketAddr) -> usize {
     let mut stream = TcpStream::connect(admin).unwrap();
@@ -165,6 +203,11 @@ fn resting(admin: SocketAddr) -> usize {
 
 fn one_request(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
+    ask_directly(&mut stream);
+    stream
+}
+
+fn ask_directly(stream: &mut (impl Read + Write)) {
     stream.write_all(b"GET /direct HTTP/1.1\r\nHost: host-0.test\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\ndirect") {
@@ -173,7 +216,6 @@ fn one_request(address: SocketAddr) -> TcpStream {
         assert!(n > 0);
         answer.extend_from_slice(&some[..n]);
     }
-    stream
 }
 
 const ROUNDS: usize = 20;
@@ -190,16 +232,32 @@ fn allocations(mut ask: impl FnMut()) -> u64 {
     counts.min().unwrap()
 }
 
-/// Starts the proxy, which runs until the process ends; says where it listens, and where its admin port is.
-fn start(folder: &Path) -> (SocketAddr, SocketAddr) {
-    let config = Config::load(&closed_loop::configuration(folder, closed_loop::upstream())).unwrap();
+/// Starts the proxy, which runs until the process ends; says where it listens, and who signed its certificate.
+fn start(folder: &Path) -> (Opened, CertificateDer<'static>) {
+    let install = closed_loop::configuration(folder, closed_loop::upstream());
+    let authority = add_tls(folder, &install);
+    let config = Config::load(&install).unwrap();
     let (sender, opened) = channel();
     std::thread::spawn(move || {
-        let ended =
-            app::run(config, |opened| sender.send((opened.listeners[0].address, opened.admin.unwrap())).unwrap());
+        let ended = app::run(config, |opened| sender.send(opened.clone()).unwrap());
         panic!("the proxy ended: {ended:?}");
     });
-    opened.recv_timeout(LIMIT).expect("the proxy starts")
+    (opened.recv_timeout(LIMIT).expect("the proxy starts"), authority)
+}
+
+/// Adds a listener over TLS, with a certificate that vouches for itself.
+fn add_tls(folder: &Path, install: &Path) -> CertificateDer<'static> {
+    let pair = rcgen::generate_simple_self_signed(["host-0.test".to_owned()]).unwrap();
+    fs::write(folder.join("tls.pem"), pair.cert.pem()).unwrap();
+    fs::write(folder.join("tls.key"), pair.signing_key.serialize_pem()).unwrap();
+    let text = fs::read_to_string(install).unwrap();
+    let more = "listeners: { https: { address: \"127.0.0.1:0\", protocol: https }, http:";
+    let text = text.replace("listeners: { http:", more);
+    let (certificate, key) = (folder.join("tls.pem"), folder.join("tls.key"));
+    let certificates =
+        format!("certificates: {{ own: {{ certificate: {}, key: {} }} }}\n", certificate.display(), key.display());
+    fs::write(install, text + &certificates).unwrap();
+    pair.cert.der().clone()
 }
 
 /// The thread id of the only worker.

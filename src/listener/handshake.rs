@@ -4,16 +4,16 @@
 //! A name that nothing serves gets the alert unrecognized_name and never somebody else's certificate.
 
 use crate::message::TlsInfo;
+use crate::message::tls_stream::{Block, TlsStream};
 use crate::tls::{self, ServerNames};
-use rustls::server::Acceptor;
+use rustls::server::{Accepted, Acceptor};
 use rustls::{AlertDescription, HandshakeKind};
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::server::TlsStream;
 
 /// A handshake that succeeded.
 #[derive(Debug)]
@@ -74,11 +74,10 @@ impl Failure {
         }
     }
 
-    fn of_hello(error: io::Error) -> Self {
-        match rustls_error(error) {
-            Ok(error @ rustls::Error::InvalidMessage(_)) => Self::NotTls(error),
-            Ok(error) => Self::of_tls(error),
-            Err(error) => Self::Io(error),
+    fn of_hello(error: rustls::Error) -> Self {
+        match error {
+            error @ rustls::Error::InvalidMessage(_) => Self::NotTls(error),
+            error => Self::of_tls(error),
         }
     }
 
@@ -98,23 +97,63 @@ impl Failure {
 }
 
 /// Shakes hands as the name in the ClientHello asks for. The caller bounds the time.
-pub(super) async fn shake(stream: TcpStream, local: IpAddr, names: &ServerNames) -> Result<Shaken, Failure> {
-    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(Failure::of_hello)?;
-    let name = start.client_hello().server_name().map(str::to_owned);
+pub(super) async fn shake(mut stream: TcpStream, local: IpAddr, names: &ServerNames) -> Result<Shaken, Failure> {
+    let mut received = Block::default();
+    let name = hello(&mut stream, &mut received).await?;
     let found = match &name {
         Some(name) => names.find(Some(name)),
         None => names.find_nameless(local),
     };
     let Some(found) = found else {
-        refuse(start.io).await;
+        refuse(stream).await;
         return Err(name.map_or(Failure::NoName, Failure::UnknownName));
     };
-    let stream = start.into_stream(found.config.clone()).await.map_err(Failure::of_rest)?;
-    let connection = stream.get_ref().1;
-    let info = tls::info(connection, found.policy);
+    let stream = TlsStream::accept(stream, received, found.config.clone()).await.map_err(Failure::of_rest)?;
+    let connection = stream.connection();
+    let info = tls::info(connection, name.as_deref(), found.policy);
     let alpn_h2 = connection.alpn_protocol() == Some(b"h2");
     let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
     Ok(Shaken { stream, info, alpn_h2, resumed })
+}
+
+/// Reads until the ClientHello is there, and says which name it asks for. Everything that came stays in `received`: the connection
+/// that is made for the name reads it again.
+async fn hello(stream: &mut TcpStream, received: &mut Block) -> Result<Option<String>, Failure> {
+    let mut acceptor = Acceptor::default();
+    loop {
+        let known = received.bytes().len();
+        if poll_fn(|cx| received.poll_fill(stream, cx)).await.map_err(Failure::Io)? == 0 {
+            return Err(Failure::Io(ErrorKind::UnexpectedEof.into()));
+        }
+        match feed(&mut acceptor, received.bytes().get(known..).unwrap_or_default()) {
+            Ok(None) => {}
+            Ok(Some(accepted)) => return Ok(accepted.client_hello().server_name().map(str::to_owned)),
+            Err((failure, alert)) => {
+                let _ = stream.write_all(&alert).await;
+                return Err(failure);
+            }
+        }
+    }
+}
+
+/// Shows what came to rustls, which bounds how much it takes. An error is with what the client is to be told.
+fn feed(acceptor: &mut Acceptor, mut came: &[u8]) -> Result<Option<Accepted>, (Failure, Vec<u8>)> {
+    while !came.is_empty() {
+        match acceptor.read_tls(&mut came) {
+            Ok(0) => return Err((Failure::Io(ErrorKind::InvalidData.into()), Vec::new())),
+            Ok(_) => {}
+            Err(error) => return Err((Failure::Io(error), Vec::new())),
+        }
+        let accepted = acceptor.accept().map_err(|(error, mut alert)| {
+            let mut told = Vec::new();
+            let _ = alert.write_all(&mut told);
+            (Failure::of_hello(error), told)
+        })?;
+        if accepted.is_some() {
+            return Ok(accepted);
+        }
+    }
+    Ok(None)
 }
 
 /// Sends a fatal unrecognized_name (RFC 6066 section 3). Nothing is encrypted yet, so the record is five bytes of header (alert,
@@ -126,7 +165,7 @@ async fn refuse(mut stream: TcpStream) {
     let _ = stream.shutdown().await;
 }
 
-/// tokio-rustls wraps rustls' errors.
+/// Errors of rustls come wrapped.
 fn rustls_error(error: io::Error) -> Result<rustls::Error, io::Error> {
     if error.kind() != ErrorKind::InvalidData {
         return Err(error);
@@ -244,6 +283,44 @@ mod tests {
                 gate.turn().await;
             }
             assert_eq!(stream.read_u8().await.unwrap(), 22, "the server's part of the handshake");
+        });
+    }
+
+    /// A ClientHello, the message without its record.
+    fn hello(client: &Client) -> Vec<u8> {
+        let mut record = Vec::new();
+        let mut connection = ClientConnection::new(client.config(), "a.test".try_into().unwrap()).unwrap();
+        connection.write_tls(&mut record).unwrap();
+        record.split_off(5)
+    }
+
+    #[test]
+    fn a_hello_in_many_records_is_put_together() {
+        on_worker(async {
+            let (gate, client) = gate();
+            for size in [1, 3, 100] {
+                let mut stream = gate.connect("https").await;
+                let hello = hello(&client);
+                let records = hello.chunks(size).map(|part| [&[22, 3, 1, 0, part.len() as u8], part].concat());
+                stream.write_all(&records.collect::<Vec<_>>().concat()).await.unwrap();
+                assert_eq!(stream.read_u8().await.unwrap(), 22, "the server's part of the handshake");
+            }
+        });
+    }
+
+    #[test]
+    fn a_hello_that_does_not_end_is_cut() {
+        on_worker(async {
+            let (gate, _) = gate();
+            let mut stream = gate.connect("https").await;
+            // It says that it is 65535 bytes long, of which a record holds one.
+            stream.write_all(&[22, 3, 1, 0, 4, 1, 0, 0xff, 0xff]).await.unwrap();
+            let records = [22, 3, 1, 0, 1, 0].repeat(20_000);
+            let (mut from, mut to) = stream.split();
+            let sent = async { to.write_all(&records).await.is_ok() };
+            let came = async { from.read(&mut [0]).await.unwrap_or(0) };
+            assert_eq!(tokio::join!(sent, came).1, 0);
+            gate.until(|gate| failures(gate, "connection") == 1).await;
         });
     }
 

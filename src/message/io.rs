@@ -1,11 +1,11 @@
 //! What does a downstream connection carry its bytes over?
 
+use super::tls_stream::TlsStream;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 
 /// A downstream connection, ready for HTTP. TLS is boxed: most of its size would be wasted on cleartext connections.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ impl Io {
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Self::Tcp(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+            Self::Tls(stream) => stream.socket(),
         }
     }
 

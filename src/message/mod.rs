@@ -14,6 +14,7 @@ pub mod normalize;
 pub mod path;
 pub mod random;
 pub mod text;
+pub mod tls_stream;
 
 pub use byte_set::ByteSet;
 pub use context::{Audit, RequestContext, TlsInfo};

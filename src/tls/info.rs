@@ -1,13 +1,13 @@
 //! What did a handshake tell about the connection?
 
 use crate::message::TlsInfo;
-use rustls::{CipherSuite, ProtocolVersion, ServerConnection};
+use rustls::{CipherSuite, CommonState, ProtocolVersion};
 
-/// What requests of this connection are told about its TLS; `policy` is [`super::Found::policy`].
-pub fn info(connection: &ServerConnection, policy: u64) -> TlsInfo {
+/// What requests of this connection are told about its TLS: `name` is that of its ClientHello, `policy` is [`super::Found::policy`].
+pub fn info(connection: &CommonState, name: Option<&str>, policy: u64) -> TlsInfo {
     let client = connection.peer_certificates().and_then(|chain| chain.first());
     TlsInfo {
-        server_name: connection.server_name().map(|name| name.to_ascii_lowercase().into()),
+        server_name: name.map(|name| name.to_ascii_lowercase().into()),
         version: match connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
             Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",

@@ -189,7 +189,7 @@ pub(crate) fn shake(client: &Arc<ClientConfig>, names: &ServerNames, name: &str)
         answered?;
     }
     Ok(Shaken {
-        info: super::info(&server, found.policy),
+        info: super::info(&server, server.server_name(), found.policy),
         kind: server.handshake_kind().unwrap(),
         alpn: server.alpn_protocol().map(<[u8]>::to_vec),
         leaf: client.peer_certificates().unwrap()[0].clone().into_owned(),
