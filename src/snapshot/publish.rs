@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! slots -> merge -> equal to the last? stop -> only endpoints? set_members
-//!                                           -> compile (on another thread) -> swap -> set_members -> report
+//!                                           -> compile (on another thread, if it takes long) -> swap -> set_members -> report
 //! memberships -> set_members                   (no merge, no compile, no swap, no report)
 //! ```
 //!
@@ -95,10 +95,10 @@ impl Publisher {
 
     /// Publishes each change until every source has ended, which they do with the process.
     pub async fn run(mut self) {
-        self.publish_apart().await;
+        self.publish_beside().await;
         loop {
             match self.changed().await {
-                Change::Wish => self.publish_apart().await,
+                Change::Wish => self.publish_beside().await,
                 Change::Members => self.follow_members(),
                 Change::Over => return,
             }
@@ -149,11 +149,12 @@ impl Publisher {
         true
     }
 
-    /// The same, compiling on another thread: health checks, signals and whatever else this thread does go on. One compile at a
-    /// time; what is wished meanwhile is taken together by the next.
-    async fn publish_apart(&mut self) {
+    /// The same, compiling on another thread what takes long: health checks, signals and whatever else this thread does go on. One
+    /// compile at a time; what is wished meanwhile is taken together by the next.
+    async fn publish_beside(&mut self) {
         let Some(wish) = self.wish() else { return };
         let compiled = match self.work(&wish.model) {
+            Some(work) if work.is_small() => Some(work.run()),
             Some(work) => Some(apart(move || work.run()).await),
             None => None,
         };

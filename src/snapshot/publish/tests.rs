@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
+use std::thread::{self, ThreadId};
 
 fn cluster(name: &str, ports: &[u16]) -> ClusterSpec {
     let endpoint = |port: &u16| EndpointSpec::new(([127, 0, 0, 1], *port).into(), 1);
@@ -280,7 +281,9 @@ async fn the_control_thread_goes_on_while_one_configuration_is_compiled_at_a_tim
     publisher.compile = patient;
     let publisher = publisher.memberships(said.clone());
     let others = async {
-        feeds[0].deliver(fragment(&[], "c"), vec![]);
+        let mut large = fragment(&[], "c");
+        large.clusters.extend((0..1000).map(|n| Arc::new(cluster(&format!("e{n}"), &[]))));
+        feeds[0].deliver(large, vec![]);
         until(|| COMPILES.load(Ordering::SeqCst) == 1).await;
         // Of what is wished meanwhile the newest counts, and members that are said meanwhile come with it.
         feeds[0].deliver(fragment(&[], "d"), vec![]);
@@ -299,6 +302,36 @@ async fn the_control_thread_goes_on_while_one_configuration_is_compiled_at_a_tim
     };
     tokio::join!(publisher.run(), others);
     assert_eq!(COMPILES.load(Ordering::SeqCst), 2);
+}
+
+/// The threads that compiled.
+static COMPILED_BY: Mutex<Vec<ThreadId>> = Mutex::new(Vec::new());
+
+fn observed(model: &Model, previous: &Snapshot, registry: &Registry) -> (Snapshot, Vec<Problem>) {
+    COMPILED_BY.lock().unwrap().push(thread::current().id());
+    compile(model, previous, registry)
+}
+
+#[tokio::test]
+async fn the_control_thread_compiles_what_is_small_itself_and_nothing_else() {
+    let (feeds, mut publisher, report, _shared) = publisher(&[true]);
+    publisher.compile = observed;
+    let with_route = |path: &str| {
+        let mut fragment = fragment(&[], "c");
+        fragment.routes.push(spec("s", &["s.test"], path).into());
+        fragment
+    };
+    let source = async {
+        for (generation, path) in (1..).zip(["/", "/other", "~^/[a-z]+$", "/"]) {
+            feeds[0].deliver(with_route(path), vec![]);
+            until(|| report.borrow().generation == generation).await;
+        }
+        drop(feeds);
+    };
+    tokio::join!(publisher.run(), source);
+    let here = |by: &ThreadId| *by == thread::current().id();
+    let by: Vec<bool> = COMPILED_BY.lock().unwrap().iter().map(here).collect();
+    assert_eq!(by, [true, true, false, true], "an expression may take long");
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 
 use super::Publisher;
 use crate::model::{ClusterSpec, Model, Problem};
-use crate::snapshot::Snapshot;
 use crate::snapshot::compile::same_but_endpoints;
+use crate::snapshot::{Snapshot, small};
 use crate::telemetry::metrics::Registry;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +37,11 @@ pub(super) struct Compiled {
 }
 
 impl Work {
+    /// Whether nothing else has to wait long for it.
+    pub(super) fn is_small(&self) -> bool {
+        small::is_small(&self.model, &self.previous)
+    }
+
     pub(super) fn run(self) -> Compiled {
         let started = Instant::now();
         let (snapshot, problems) = (self.compile)(&self.model, &self.previous, &self.registry);
