@@ -127,10 +127,7 @@ async fn tell(what: &str, test: &Test, before: u64, host: &str, effort: Effort) 
         before,
         (first as f64 - before as f64) / 1024.0
     );
-    println!(
-        "| change | the watch alone, ms p50 | p99 | first answer, ms p50 | p99 | beyond the watch, ms p50 | p99 |"
-    );
-    println!("|---|---|---|---|---|---|---|");
+    println!("{}", change::header());
     test.apply(routes_config_map("probe", "probe.test/: { respond: { body: \"0\" } }\n")).await;
     let changes = if effort.changes == FULL.changes { CHANGES } else { effort.changes };
     change::routes("a route in a ConfigMap", test, &gate, Effort { changes, ..effort }).await;

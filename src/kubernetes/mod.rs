@@ -16,6 +16,7 @@ pub mod client;
 pub mod convert;
 mod desk;
 mod endpoints;
+mod hold;
 mod keep;
 mod kinds;
 mod lease;

@@ -1,10 +1,11 @@
 //! When does what was learnt become a fragment?
 //!
-//! The first change at once, those that follow within some milliseconds together. Nothing is delivered before every kind was
-//! listed and every Secret that is asked for is known: a gate that is ready has heard of every host there is.
+//! At once, and where changes come faster than they are to be translated, those of some milliseconds together. Nothing is delivered
+//! before every kind was listed and every Secret that is asked for is known: a gate that is ready has heard of every host there is.
 
 use super::calls::Calls;
 use super::client::Connection;
+use super::hold::{Hold, spent};
 use super::kinds::Kinds;
 use super::lease::keeper::Keeper;
 use super::names::{self, Names, Resolver};
@@ -26,11 +27,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// After a translation, changes are collected for so long, or for some times as long as the translation took: publishing takes about
-/// as long again, and the control thread has other things to do.
-const HOLD: Duration = Duration::from_millis(1);
-const LONGEST_HOLD: Duration = Duration::from_millis(100);
-const HOLD_FACTOR: u32 = 4;
 /// How long a change waits for a Secret that nothing asked for before it. Without, a host would have its route, and a TLS alert.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often it is said what the gate waits for before it is ready.
@@ -164,6 +160,7 @@ impl Source for KubernetesSource {
             secrets: Secrets::new(&self.store, &shared, &self.tasks, &self.registry),
             took: self.registry.histogram(&families::KUBERNETES_TRANSLATE_DURATION, &[]),
             memory: Memory::default(),
+            hold: Hold::default(),
             namespace: connection.namespace().to_string(),
             patience: None,
             delivered: false,
@@ -184,6 +181,7 @@ struct Work {
     feed: Feed,
     secrets: Secrets,
     memory: Memory,
+    hold: Hold,
     namespace: String,
     took: Histogram,
     names: watch::Sender<Names>,
@@ -195,7 +193,7 @@ struct Work {
 impl Work {
     /// Translates and delivers; gives the time until which changes are collected.
     fn turn(&mut self) -> Instant {
-        let started = Instant::now();
+        let (started, before) = (Instant::now(), spent());
         let store = Rc::clone(&self.source.store);
         store.seen();
         if let Some(names) = &self.source.certificates {
@@ -212,7 +210,7 @@ impl Work {
         self.delivered = true;
         let fragment = std::mem::take(&mut translation.fragment);
         self.deliver(fragment, Rc::new(translation));
-        Instant::now() + (started.elapsed() * HOLD_FACTOR).clamp(HOLD, LONGEST_HOLD)
+        self.hold.after(spent().saturating_sub(before), Instant::now())
     }
 
     /// Before the first delivery a Secret is waited for however long it takes.
@@ -266,7 +264,10 @@ impl Work {
                 }
             }
         }
-        sleep_until(held).await;
+        // A timer of the past too may wait for the end of its millisecond.
+        if held > Instant::now() {
+            sleep_until(held).await;
+        }
     }
 }
 

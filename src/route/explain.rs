@@ -3,7 +3,7 @@
 use super::host::{covers, precedence};
 use super::{Miss, Route, Table};
 use crate::message::RequestHead;
-use crate::model::HostPattern;
+use crate::model::{HostPattern, RouteSpec};
 use serde::Serialize;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -104,7 +104,12 @@ impl Miss {
 
 /// A route's hosts; any where it names none.
 pub(super) fn hosts(route: &Route) -> &[HostPattern] {
-    if route.spec.hosts.is_empty() { &[HostPattern::Any] } else { &route.spec.hosts }
+    hosts_of(&route.spec)
+}
+
+/// The hosts that a route stands under; one without hosts stands under any.
+pub(super) fn hosts_of(spec: &RouteSpec) -> &[HostPattern] {
+    if spec.hosts.is_empty() { &[HostPattern::Any] } else { &spec.hosts }
 }
 
 fn reason(

@@ -1,13 +1,13 @@
 //! How is a listener's route found among a hundred thousand, as fast as among one?
 
 use super::Route;
-use super::explain::hosts;
+use super::explain::{hosts, hosts_of};
 use super::host::Hosts;
 use super::paths::Paths;
 use super::shadow::Shadowed;
 use crate::message::RequestHead;
 use crate::message::path::loosely;
-use crate::model::HostPattern;
+use crate::model::{HostPattern, RouteSpec};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -126,6 +126,16 @@ impl Table {
     /// The routes of a host in the order of precedence.
     pub(super) fn of_host(&self, host: &HostPattern) -> &[Arc<Route>] {
         self.hosts.get(host).map_or(&[], Paths::routes)
+    }
+
+    /// How many routes are looked at when this one comes or goes; `None`: more than so many.
+    pub fn beside(&self, spec: &RouteSpec, most: usize) -> Option<usize> {
+        // What is hidden under one host may be hidden under the others of its own.
+        let near = hosts_of(spec).iter().flat_map(|host| self.of_host(host)).flat_map(|route| hosts(route));
+        let near: Vec<&HostPattern> = near.take(most + 1).collect();
+        let hosts: HashSet<&HostPattern> = near.iter().copied().collect();
+        let all = hosts.iter().flat_map(|host| self.of_host(host)).take(most + 1).count().max(near.len());
+        (all <= most).then_some(all)
     }
 
     /// Whether it has this very route.

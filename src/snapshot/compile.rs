@@ -53,8 +53,8 @@ struct Compiler<'a> {
 /// What is wrong with clusters and routes, by their names. These are looked at again each time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Troubles {
-    clusters: BTreeMap<Box<str>, Vec<Problem>>,
-    routes: BTreeMap<Box<str>, Vec<Problem>>,
+    pub(super) clusters: BTreeMap<Box<str>, Vec<Problem>>,
+    pub(super) routes: BTreeMap<Box<str>, Vec<Problem>>,
 }
 
 type Clusters = Sorted<HeldCluster>;

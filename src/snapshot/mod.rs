@@ -10,6 +10,7 @@ pub mod list;
 mod members;
 mod metrics;
 pub mod publish;
+mod small;
 
 pub use compile::compile;
 pub use explain::{ExplainRequest, Explanation, explain};

@@ -361,6 +361,12 @@ impl Gate {
         self.process.kill();
     }
 
+    /// How long its control thread, which is its first, could run and had no CPU.
+    pub fn waited(&self) -> std::time::Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/schedstat", self.process.pid())).unwrap();
+        std::time::Duration::from_nanos(stat.split_whitespace().nth(1).unwrap().parse().unwrap())
+    }
+
     /// Resident memory in KiB.
     pub fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap();
