@@ -37,13 +37,13 @@ clusters:
   self: { endpoints: ["127.0.0.1:$http"] }
 Y
 
-# start NAME ARGUMENTS...: what runs is in $folder/NAME when it has ended.
+# start NAME URL ARGUMENTS...: a gate that answers there; what it runs is in $folder/NAME when it has ended.
 start() {
-  local name=$1
-  shift
+  local name=$1 url=$2
+  shift 2
   valgrind --tool=callgrind --demangle=no --compress-strings=no --callgrind-out-file="$folder/$name" "$binary" run "$@" >"$folder/log" 2>&1 &
   gate=$!
-  for _ in $(seq 100); do ask "http://start.test:$http/a" 2>/dev/null && return; sleep 0.2; done
+  for _ in $(seq 100); do ask "$url" 2>/dev/null && return; sleep 0.2; done
   cat "$folder/log" >&2
   exit 1
 }
@@ -57,24 +57,24 @@ ask() {
     --resolve "start.test:$http:127.0.0.1" --resolve "start.test:$https:127.0.0.1" "$@"
 }
 
-start cleartext --routes "$folder/routes.yaml" --http "127.0.0.1:$http" --admin 127.0.0.1:18081 --workers 1
+start cleartext "http://start.test:$http/a" --routes "$folder/routes.yaml" --http "127.0.0.1:$http" --admin 127.0.0.1:18081 --workers 1
 sleep 1 # a connection at rest, a tick of the timers
 ask "http://start.test:$http/a"
 stop
-start tls --config "$folder/install.yaml"
+start tls "https://start.test:$https/tls/a" --config "$folder/install.yaml"
 ask --http1.1 "https://start.test:$https/tls/a"
 ask --http2 "https://start.test:$https/tls/a"
 ask --data body "http://start.test:$http/a"
 stop
 
-# The names of what ran, in the order of its places in the binary. A hash of the compiler ends each (and the letters after `Cs` are one);
+# The names of what ran. A hash of the compiler ends each (and the letters after `Cs` are one);
 # it changes with every version, so that it is left out. So is a name that has a thousand copies, of which three are run.
 names() {
-  nm --defined-only "$binary" | sort | awk 'NR == FNR { ran[$1] = 1; next } $3 in ran { print $3 }' \
+  nm --defined-only "$binary" | awk 'NR == FNR { ran[$1] = 1; next } $3 in ran { print $3 }' \
     <(sed -n "s/^fn=//p" "$1" | sed "s/'[0-9]*\$//" | sort -u) - |
     grep -E '^_(ZN|R)' |
     sed -E 's/\.llvm\.[0-9]+$//; s/\.[0-9]+$//; s/17h[0-9a-f]{16}E$/17h*/; s/Cs[0-9A-Za-z]{5,13}_/Cs*_/g' |
-    grep -vF 'RF$T$u20$as$u20$core..fmt..Debug'
+    grep -vF 'RF$T$u20$as$u20$core..fmt..Debug' | LC_ALL=C sort -u
 }
 {
   echo "# Functions that run from a start to the first requests, then those of TLS and HTTP/2. Made by record.sh; see build.rs."
