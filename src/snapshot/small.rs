@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn what_concerns_everything_is_not_small() {
         let before = with(|_| {});
-        let mut others = vec![before.clone(), before.clone(), before.clone(), before.clone()];
+        let mut others = [before.clone(), before.clone(), before.clone(), before.clone()];
         others[0].listeners.push(listener("https"));
         others[1].clusters.clear();
         Arc::make_mut(&mut others[2].clusters[0]).max_idle = 1;
