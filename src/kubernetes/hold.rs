@@ -1,8 +1,8 @@
 //! How soon may the next translation begin?
 //!
 //! Whatever changes how often, most of the control thread's time is for others. What is owed is counted in CPU time: by the clock, a
-//! translation that was kept waiting for a CPU for 3 ms had the next change wait for 12 (measured; it was the larger part of the slowest
-//! twentieth of the changes under churn).
+//! translation that waits 3 ms for a CPU has the next change wait for 12. Up to 15 were seen, and of the slowest twentieth of the changes
+//! under churn that was the largest part.
 
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// A translation owes its own time so many times: publishing takes about as long again, and the control thread has other things to do.
 const FACTOR: u32 = 4;
-/// So much may be owed before the next one waits. A timer waits for 1 to 2 ms at the least, many times what a change costs.
+/// So much may be owed before the next one waits. A timer ends with a millisecond, many times what a change costs.
 const CREDIT: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_millis(100);
 

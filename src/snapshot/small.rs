@@ -9,7 +9,8 @@ use super::compile::same_but_endpoints;
 use crate::model::{Action, Check, ClusterSpec, Model, PathMatch, PathRewrite, Policy, RouteSpec, StringMatch, Wanted};
 use std::sync::Arc;
 
-/// What is compiled by the control thread at the most, in things that take a microsecond or a few each.
+/// What is compiled by the control thread at the most. With four fifths of it, which is twenty new routes with clusters of their own
+/// beside 5 000 others, a compile without any optimization took half a millisecond.
 const MOST: usize = 100;
 /// Bytes of a text that are one such thing.
 const TEXT: usize = 1024;
@@ -191,7 +192,7 @@ mod tests {
     #[test]
     fn what_concerns_everything_is_not_small() {
         let before = with(|_| {});
-        let mut others = vec![before.clone(), before.clone(), before.clone(), before.clone()];
+        let mut others = [before.clone(), before.clone(), before.clone(), before.clone()];
         others[0].listeners.push(listener("https"));
         others[1].clusters.clear();
         Arc::make_mut(&mut others[2].clusters[0]).max_idle = 1;
