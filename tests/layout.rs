@@ -16,7 +16,6 @@ fn nearly_every_function_that_the_layout_names_is_in_the_binary() {
         symbols.lines().filter_map(|line| line.split(' ').nth(2)).map(without_hashes).collect();
     let names: Vec<&str> = include_str!("../deploy/layout/start.txt").lines().filter(|l| !l.starts_with('#')).collect();
     let known = names.iter().filter(|name| there.contains(**name)).count();
-    println!("{known} of {}", names.len());
     assert!(names.len() > 500, "{} names", names.len());
     assert!(
         known * 100 >= names.len() * KNOWN_PERCENT,

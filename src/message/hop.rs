@@ -68,8 +68,12 @@ pub fn connection_options(fields: &Fields) -> ConnectionOptions {
 
 fn read_connection(value: &[u8], options: &mut ConnectionOptions) {
     // One option alone, as nearly always, is not taken apart.
-    if !read_option(value, options) {
-        options.named |= !tokens(value).fold(true, |known, token| read_option(token, options) && known);
+    if read_option(value, options) {
+        return;
+    }
+    for token in tokens(value) {
+        let known = read_option(token, options);
+        options.named |= !known;
     }
 }
 
