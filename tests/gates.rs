@@ -33,11 +33,11 @@ const SYSTEM_CALLS: f64 = 4.2;
 /// were counted.
 const CONNECTION_CALLS: f64 = 8.3;
 
-/// Instructions of one request in user space, in the profile `quick`, on x86-64 by rustc 1.95.0. Without optimization they would be eight
+/// Instructions of one request in user space, in the profile `quick`, on x86-64 by rustc 1.95.0. Without optimization they would be seven
 /// times as many, and what is cheap for a processor would be dear there.
-const INSTRUCTIONS: f64 = 178_400.0;
+const INSTRUCTIONS: f64 = 25_200.0;
 /// The same of a request over HTTP/2, where eight come and go together on a connection.
-const INSTRUCTIONS_HTTP2: f64 = 234_000.0;
+const INSTRUCTIONS_HTTP2: f64 = 48_700.0;
 /// Runs differ by up to 0.5 % from it: hash seeds, and how many events one waiting gives on a busy machine.
 const TOLERANCE: f64 = 0.03;
 
