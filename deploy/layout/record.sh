@@ -16,7 +16,15 @@ trap '[ -z "$gate" ] || kill "$gate" 2>/dev/null || true; rm -rf "$folder"' EXIT
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=start.test \
   -addext subjectAltName=DNS:start.test -keyout "$folder/key.pem" -out "$folder/cert.pem" 2>/dev/null
 http=18080 https=18443
-cat >"$folder/install.yaml" <<Y
+cat >"$folder/http.yaml" <<Y
+workers: 1
+listeners:
+  http: { address: "127.0.0.1:$http" }
+sources: { routes: [$folder/routes.yaml] }
+admin: { address: "127.0.0.1:18081" }
+telemetry: { access_log: { path: $folder/access.log } }
+Y
+cat >"$folder/https.yaml" <<Y
 workers: 1
 listeners:
   http: { address: "127.0.0.1:$http" }
@@ -57,11 +65,11 @@ ask() {
     --resolve "start.test:$http:127.0.0.1" --resolve "start.test:$https:127.0.0.1" "$@"
 }
 
-start cleartext "http://start.test:$http/a" --routes "$folder/routes.yaml" --http "127.0.0.1:$http" --admin 127.0.0.1:18081 --workers 1
+start cleartext "http://start.test:$http/a" --config "$folder/http.yaml"
 sleep 1 # a connection at rest, a tick of the timers
 ask "http://start.test:$http/a"
 stop
-start tls "https://start.test:$https/tls/a" --config "$folder/install.yaml"
+start tls "https://start.test:$https/tls/a" --config "$folder/https.yaml"
 ask --http1.1 "https://start.test:$https/tls/a"
 ask --http2 "https://start.test:$https/tls/a"
 ask --data body "http://start.test:$http/a"
