@@ -72,12 +72,11 @@ impl Listeners {
             }
             match self.open(spec) {
                 Ok(running) => self.running.push(running),
-                Err(problem) => match gone.iter().position(|old: &Running| *old.listening.name == *spec.name) {
-                    Some(last) => problems.push(self.keep(gone.swap_remove(last), problem)),
-                    None => problems.push(problem),
-                },
+                Err(problem) => problems.push((spec, problem)),
             }
         }
+        // Only now: nobody else's new address is taken by one that stays.
+        let problems = problems.into_iter().map(|(spec, problem)| self.keep(spec, &mut gone, problem)).collect();
         for old in &gone {
             let heir = |new: &Running| new.listening.address == old.listening.address;
             old.listening.inherited.store(self.running.iter().any(heir), Ordering::Relaxed);
@@ -127,11 +126,15 @@ impl Listeners {
         Ok(Running { wanted: address, listening, stop })
     }
 
-    /// A listener that cannot move stays where it is: clients that still come there are served.
-    fn keep(&mut self, last: Running, mut problem: Problem) -> Problem {
-        problem.what.push_str(&format!("; it stays at {}", last.listening.address));
-        self.closing.retain(|closing| closing.as_ptr() != Arc::as_ptr(&last.listening));
-        self.running.push(last);
+    /// A listener that cannot move stays where it is, unless another one is there now: clients that still come are served.
+    fn keep(&mut self, spec: &ListenerSpec, gone: &mut Vec<Running>, mut problem: Problem) -> Problem {
+        let free = |old: &Running| self.running.iter().all(|new| new.listening.address != old.listening.address);
+        let last = gone.iter().position(|old| *old.listening.name == *spec.name && free(old));
+        if let Some(last) = last.map(|at| gone.swap_remove(at)) {
+            problem.what.push_str(&format!("; it stays at {}", last.listening.address));
+            self.closing.retain(|closing| closing.as_ptr() != Arc::as_ptr(&last.listening));
+            self.running.push(last);
+        }
         problem
     }
 
@@ -240,6 +243,21 @@ mod tests {
             assert_eq!(gate.reconcile([moved.clone()]), []);
             assert_eq!(gate.address("a"), moved.address);
             gate.until(|_| TcpStream::connect(old).is_err()).await;
+        });
+    }
+
+    #[test]
+    fn a_listener_that_cannot_move_leaves_its_address_to_another_that_is_to_have_it() {
+        on_worker(async {
+            let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut gate = Gate::open(1, [plain("a"), plain("b")]);
+            let (old_a, old_b) = (gate.address("a"), gate.address("b"));
+            let at = |name, address| crate::model::ListenerSpec { address, ..plain(name) };
+            let problems = gate.reconcile([at("b", taken.local_addr().unwrap()), at("a", old_b)]);
+            assert_eq!(problems.len(), 1);
+            assert!(!problems[0].what.contains("it stays"), "{}", problems[0]);
+            assert_eq!(gate.address("a"), old_b);
+            gate.until(|_| TcpStream::connect(old_a).is_err()).await;
         });
     }
 
