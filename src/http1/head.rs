@@ -1,7 +1,9 @@
 //! How is a head parsed so that no two readers could understand it differently?
 //!
-//! `httparse` tokenizes; before it, this file finds the end of the head and refuses every line end that is not CRLF; after it,
-//! the places of names and values are kept in one copy of the head. What is wrong has a status: 400, 414, 431 or 505.
+//! `httparse` tokenizes; this file refuses every line end that is not CRLF and keeps the places of names and values in one copy of
+//! the head. A head that is whole when it is first looked at, as nearly all are, is tokenized at once. Of one that comes in parts the end
+//! is found first: it would be read from its beginning again and again. What is odd goes that way too, line by line. What is wrong has a
+//! status: 400, 414, 431 or 505.
 
 use crate::message::{RequestHead, ResponseHead, Version};
 use http::{Method, StatusCode};
@@ -149,8 +151,7 @@ fn response(input: &[u8], limits: &HeadLimits, head: &mut ResponseHead) -> Resul
     Ok(end)
 }
 
-/// A head that is whole when it is first looked at, as nearly all are, is tokenized at once. Whatever is odd about it is looked at line by
-/// line, as is one that comes in parts: it would be read from its beginning again and again.
+/// Whether no empty line stands before the first one: the tokenizer would skip any number of them.
 fn begins_at_once(input: &[u8]) -> bool {
     !matches!(input.first(), Some(b'\r' | b'\n'))
 }
