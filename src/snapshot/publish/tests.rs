@@ -111,6 +111,13 @@ fn problems_are_counted_and_go_away_when_they_are_solved() {
     assert_eq!(publisher.metrics.errors.get(), 0);
 }
 
+/// A publisher of one source, which follows what is said of members.
+fn following() -> (Vec<crate::source::Feed>, Memberships, Publisher, Shared) {
+    let (feeds, publisher, _report, shared) = publisher(&[true]);
+    let said = Memberships::default();
+    (feeds, said.clone(), publisher.memberships(said), shared)
+}
+
 fn endpoints(ports: &[u16]) -> Vec<EndpointSpec> {
     cluster("", ports).endpoints
 }
@@ -185,9 +192,7 @@ fn a_change_of_members_swaps_compiles_and_reports_nothing() {
 
 #[test]
 fn no_publish_wipes_members_that_the_model_does_not_know() {
-    let (feeds, publisher, _report, shared) = publisher(&[true]);
-    let said = Memberships::default();
-    let mut publisher = publisher.memberships(said.clone());
+    let (feeds, said, mut publisher, shared) = following();
     said.set("c", endpoints(&[7]));
     feeds[0].deliver(fragment(&[], "c"), vec![]);
     publisher.publish();
@@ -206,9 +211,7 @@ fn no_publish_wipes_members_that_the_model_does_not_know() {
 
 #[test]
 fn where_memberships_fall_silent_the_model_speaks_again() {
-    let (feeds, publisher, _report, shared) = publisher(&[true]);
-    let said = Memberships::default();
-    let mut publisher = publisher.memberships(said.clone());
+    let (feeds, said, mut publisher, shared) = following();
     said.set("c", endpoints(&[7]));
     feeds[0].deliver(fragment(&[1, 2], "c"), vec![]);
     publisher.publish();
@@ -223,9 +226,7 @@ fn where_memberships_fall_silent_the_model_speaks_again() {
 
 #[test]
 fn a_cluster_that_follows_no_memberships_keeps_the_endpoints_of_the_model() {
-    let (feeds, publisher, _report, shared) = publisher(&[true]);
-    let said = Memberships::default();
-    let mut publisher = publisher.memberships(said.clone());
+    let (feeds, said, mut publisher, shared) = following();
     said.set("c", endpoints(&[]));
     let mut of_a_file = fragment(&[1], "c");
     of_a_file.clusters = vec![ClusterSpec { followed: false, ..cluster("c", &[1]) }.into()];
@@ -239,9 +240,7 @@ fn a_cluster_that_follows_no_memberships_keeps_the_endpoints_of_the_model() {
 
 #[test]
 fn a_cluster_that_goes_and_comes_back_has_the_members_of_its_last_word() {
-    let (feeds, publisher, _report, shared) = publisher(&[true]);
-    let said = Memberships::default();
-    let mut publisher = publisher.memberships(said.clone());
+    let (feeds, said, mut publisher, shared) = following();
     said.set("c", endpoints(&[7]));
     feeds[0].deliver(fragment(&[], "c"), vec![]);
     publisher.publish();
