@@ -24,11 +24,17 @@ pub const DEADLINE: Duration = Duration::from_secs(15);
 /// The outcome of `event`, or a failed test that says what did not come.
 #[track_caller]
 pub fn within<F: Future>(what: &str, event: F) -> impl Future<Output = F::Output> {
+    within_time(DEADLINE, what, event)
+}
+
+/// [`within`] for what may take longer without being wrong.
+#[track_caller]
+pub fn within_time<F: Future>(limit: Duration, what: &str, event: F) -> impl Future<Output = F::Output> {
     let place = std::panic::Location::caller();
     async move {
-        match tokio::time::timeout(DEADLINE, event).await {
+        match tokio::time::timeout(limit, event).await {
             Ok(outcome) => outcome,
-            Err(_) => panic!("{what}: not within {DEADLINE:?} ({place})"),
+            Err(_) => panic!("{what}: not within {limit:?} ({place})"),
         }
     }
 }
