@@ -35,13 +35,18 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     loop {
-        match from.poll_data(cx).map_err(RelayError::Source)? {
-            Poll::Ready(Some(n)) => {
+        match from.poll_data(cx) {
+            Poll::Ready(Ok(Some(n))) => {
                 let took = ready!(poll_pass(cx, from, to, n)).map_err(RelayError::Sink)?;
                 from.consume(took);
                 *moved += took as u64;
             }
-            Poll::Ready(None) => return poll_end(cx, from, to, keep),
+            Poll::Ready(Ok(None)) => return poll_end(cx, from, to, keep),
+            Poll::Ready(Err(error)) => {
+                // What came before is not lost by it, where there is room.
+                let _ = to.poll_flush(cx);
+                return Poll::Ready(Err(RelayError::Source(error)));
+            }
             Poll::Pending => {
                 let _ = to.poll_flush(cx).map_err(RelayError::Sink)?;
                 return Poll::Pending;
@@ -166,6 +171,15 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn what_came_before_a_cut_goes_on() {
+        for (wire, kind) in [(&b"hel"[..], BodyKind::Length(5)), (b"5\r\nhel", BodyKind::Chunked)] {
+            let (result, out, moved) = relay(wire, kind, BodyKind::Length(5)).await;
+            assert!(matches!(result, Err(RelayError::Source(BodyError::Truncated))));
+            assert_eq!((out.as_slice(), moved), (&b"hel"[..], 3));
+        }
+    }
+
     /// Takes so much in each write, and counts the writes.
     struct Sink {
         taken: Vec<u8>,
@@ -258,7 +272,7 @@ mod tests {
         let (wire, data) = chunks(&[9_000; 5]);
         let (relayed, sink) = rechunked(&wire, usize::MAX, 20_000);
         assert!(matches!(relayed, Poll::Ready(Err(RelayError::Source(BodyError::TooLarge)))));
-        assert_eq!(sink.taken, [&b"4650\r\n"[..], &data[..18_000]].concat());
+        assert_eq!(sink.taken, [&b"4650\r\n"[..], &data[..18_000], b"\r\n"].concat());
     }
 
     #[test]
@@ -267,6 +281,6 @@ mod tests {
         wire.extend_from_slice(b"x\r\n");
         let (relayed, sink) = rechunked(&wire, usize::MAX, u64::MAX);
         assert!(matches!(relayed, Poll::Ready(Err(RelayError::Source(BodyError::Chunk(_))))));
-        assert_eq!(sink.taken, [&b"4650\r\n"[..], &data].concat());
+        assert_eq!(sink.taken, [&b"4650\r\n"[..], &data, b"\r\n"].concat());
     }
 }

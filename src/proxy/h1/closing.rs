@@ -39,6 +39,12 @@ pub(super) async fn linger(conn: &mut Conn<Io>, deadline: &mut Deadline, asked: 
     .await;
 }
 
+/// Sends what was written, as far as the client takes it.
+pub(super) async fn part(conn: &mut Conn<Io>, deadline: &mut Deadline) {
+    deadline.set(Instant::now() + LINGER);
+    poll_fn(|cx| if conn.poll_flush(cx).is_ready() { Poll::Ready(()) } else { deadline.poll(cx) }).await;
+}
+
 /// Whether nothing can come any more, or nothing did that breaks the client's word. Costs no system call as long as nothing came.
 fn is_silent(conn: &mut Conn<Io>, cx: &mut Context<'_>, asked: bool) -> bool {
     let nothing_came = conn.input().is_empty() && !conn.has_ended() && conn.poll_fill(cx).is_pending();

@@ -22,7 +22,7 @@ use crate::telemetry::connections::Spoken;
 pub(super) use closing::{LINGER, LINGER_BYTES, goodbye};
 pub(super) use upstream::send;
 
-use closing::{abort, linger};
+use closing::{abort, linger, part};
 use response::{own, relay, switch};
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
@@ -36,6 +36,8 @@ enum After {
     KeepAlive,
     /// We close, after the client could read what was sent.
     Close,
+    /// The same after a response that lacks its end, which the client sees by itself, or a tunnel.
+    Cut,
     /// The client must see that the response is not whole.
     Abort,
     /// There is nobody any more.
@@ -114,6 +116,10 @@ async fn busy(conn: &mut Conn<Io>, connection: &Rc<Connection>, served: &mut u32
         match after {
             After::KeepAlive => {}
             After::Close => linger(conn, deadline, last).await,
+            After::Cut => {
+                part(conn, deadline).await;
+                linger(conn, deadline, last).await;
+            }
             After::Abort => abort(conn),
             After::Gone => {}
         }

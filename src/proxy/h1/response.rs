@@ -107,7 +107,12 @@ pub(super) async fn relay(
         }
         Err(error) => {
             request.failed(&error);
-            if matches!(error, ProxyError::Gone) { After::Gone } else { After::Abort }
+            match error {
+                ProxyError::Gone => After::Gone,
+                // Its length or its chunks say that the rest is missing: what is there need not go with it.
+                ProxyError::Cut | ProxyError::Timeout if conn.writer != BodyWriter::UntilClose => After::Cut,
+                _ => After::Abort,
+            }
         }
     }
 }
@@ -196,5 +201,5 @@ pub(super) async fn switch(
     let moved = remote.tunnel(conn, idle, deadline).await;
     connection.metrics.upgrades.sub(1);
     (request.ctx.bytes_in, request.ctx.bytes_out) = (moved.up, moved.down);
-    After::Gone
+    After::Cut
 }
