@@ -238,6 +238,20 @@ impl Decoder {
     }
 }
 
+/// Holds trailers that came another way to the same bounds; their values are to be as a line gives them, without blanks around.
+///
+/// # Errors
+/// [`ChunkError::Trailers`].
+pub fn check_trailers(fields: &Fields) -> Result<(), ChunkError> {
+    let (mut count, mut bytes) = (0, 2);
+    let fits = fields.iter().all(|field| {
+        count += 1;
+        bytes += field.name.len() + field.value.len() + 4;
+        field.value.trim_ascii() == field.value
+    });
+    if fits && count <= MAX_TRAILER_FIELDS && bytes <= MAX_TRAILERS { Ok(()) } else { Err(ChunkError::Trailers) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

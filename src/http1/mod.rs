@@ -16,6 +16,7 @@ pub mod relay;
 pub mod write;
 
 pub use buffer::Buffer;
+pub use chunked::check_trailers;
 pub use conn::Conn;
 pub use conn::ReadHeadError;
 pub use deadline::Deadline;

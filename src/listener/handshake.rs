@@ -6,6 +6,7 @@
 use crate::message::TlsInfo;
 use crate::message::tls_stream::{Block, TlsStream};
 use crate::tls::{self, ServerNames};
+use rustls::Error::{InappropriateHandshakeMessage as InappropriateHandshake, InappropriateMessage as Inappropriate};
 use rustls::server::{Accepted, Acceptor};
 use rustls::{AlertDescription, HandshakeKind};
 use std::future::poll_fn;
@@ -147,6 +148,10 @@ fn feed(acceptor: &mut Acceptor, mut came: &[u8]) -> Result<Option<Accepted>, (F
         let accepted = acceptor.accept().map_err(|(error, mut alert)| {
             let mut told = Vec::new();
             let _ = alert.write_all(&mut told);
+            // rustls says nothing to who begins with something else.
+            if told.is_empty() && matches!(error, Inappropriate { .. } | InappropriateHandshake { .. }) {
+                told.extend(fatal(AlertDescription::UnexpectedMessage));
+            }
             (Failure::of_hello(error), told)
         })?;
         if accepted.is_some() {
@@ -156,13 +161,16 @@ fn feed(acceptor: &mut Acceptor, mut came: &[u8]) -> Result<Option<Accepted>, (F
     Ok(None)
 }
 
-/// Sends a fatal unrecognized_name (RFC 6066 section 3). Nothing is encrypted yet, so the record is five bytes of header (alert,
-/// version, length) and two of alert, in every version. What the client did not read of it is no matter of ours.
+/// Sends a fatal unrecognized_name (RFC 6066 section 3). What the client did not read of it is no matter of ours.
 async fn refuse(mut stream: TcpStream) {
-    const FATAL: u8 = 2;
-    let alert = [21, 3, 3, 0, 2, FATAL, u8::from(AlertDescription::UnrecognisedName)];
-    let _ = stream.write_all(&alert).await;
+    let _ = stream.write_all(&fatal(AlertDescription::UnrecognisedName)).await;
     let _ = stream.shutdown().await;
+}
+
+/// Nothing is encrypted yet, so the record is five bytes of header (alert, version, length) and two of alert, in every version.
+fn fatal(alert: AlertDescription) -> [u8; 7] {
+    const FATAL: u8 = 2;
+    [21, 3, 3, 0, 2, FATAL, u8::from(alert)]
 }
 
 /// Errors of rustls come wrapped.

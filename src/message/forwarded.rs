@@ -157,23 +157,30 @@ fn is_dropped(field: &Field<'_>, trusted: bool) -> bool {
 
 /// What other proxies are known to say of a client and of what it asked for, and upstreams to believe: some frameworks route by
 /// X-Original-URL and X-Rewrite-URL in place of the path that was matched here.
-const CLAIMS: [&[u8]; 9] = [
+const CLAIMS: [&[u8]; 14] = [
     b"cf-connecting-ip",
+    b"front-end-https",
     b"true-client-ip",
+    b"x-client-cert",
     b"x-client-ip",
     b"x-cluster-client-ip",
     b"x-forwarded",
+    b"x-original-forwarded-for",
     b"x-original-host",
     b"x-original-uri",
     b"x-original-url",
+    b"x-proxyuser-ip",
     b"x-rewrite-url",
+    b"x-scheme",
 ];
+
+/// How such names begin: `Ssl-Client-Verify` is what an application behind ingress-nginx believes.
+const CLAIM_PREFIXES: [&[u8]; 3] = [b"ssl-client-", b"x-forwarded-", b"x-ssl-client-"];
 
 /// `X-Forwarded-Prefix` and its like from untrusted clients, and from everyone a name that an upstream which turns `-` into `_`
 /// would take for one of those above.
 fn is_claim(name: &[u8], trusted: bool) -> bool {
-    const PREFIX: &[u8] = b"x-forwarded-";
-    if !matches!(name.first(), Some(b'x' | b'X' | b'c' | b'C' | b't' | b'T')) {
+    if !matches!(name.first(), Some(b'x' | b'X' | b'c' | b'C' | b'f' | b'F' | b's' | b'S' | b't' | b'T')) {
         return false;
     }
     let same = |text: &[u8], name: &[u8]| {
@@ -182,11 +189,11 @@ fn is_claim(name: &[u8], trusted: bool) -> bool {
     };
     if memchr::memchr(b'_', name).is_some() {
         let claims = [FieldId::ClientCert, FieldId::ClientCertChain, FieldId::XRealIp];
-        let starts = name.get(..PREFIX.len()).is_some_and(|start| same(PREFIX, start));
-        return starts || claims.iter().any(|id| same(id.as_str().as_bytes(), name));
+        let starts = |prefix: &&[u8]| name.get(..prefix.len()).is_some_and(|start| same(prefix, start));
+        return CLAIM_PREFIXES.iter().any(starts) || claims.iter().any(|id| same(id.as_str().as_bytes(), name));
     }
-    let forwarded = || name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
-    !trusted && (forwarded() || CLAIMS.iter().any(|claim| claim.eq_ignore_ascii_case(name)))
+    let starts = |prefix: &&[u8]| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    !trusted && (CLAIM_PREFIXES.iter().any(starts) || CLAIMS.iter().any(|claim| claim.eq_ignore_ascii_case(name)))
 }
 
 /// Keeps a trusted proxy's id where it can be logged as it is; makes one otherwise.

@@ -190,15 +190,20 @@ fn grpc_timeout(value: &[u8]) -> Option<std::time::Duration> {
     })
 }
 
-/// The protocol that the client asks to switch to. Only GET over HTTP/1.1 without a body can switch; never to HTTP again, bare or
-/// in TLS (RFC 9113 section 3.1, RFC 2817): it would carry requests past every check. HTTP/2 asks by extended CONNECT (RFC 8441).
+/// The protocol that the client asks to switch to. Only GET, and POST (`docker attach`, SPDY), over HTTP/1.1 without a body can switch;
+/// never to HTTP again, bare or in TLS (RFC 9113 section 3.1, RFC 2817): it would carry requests past every check. HTTP/2 asks by
+/// extended CONNECT (RFC 8441).
 fn read_upgrade(head: &RequestHead, options: ConnectionOptions, upgrade: &mut Vec<u8>) {
     if head.version == Version::Http2 {
         upgrade.extend_from_slice(&head.protocol);
         return;
     }
-    let bodyless = !head.fields.has(FieldId::ContentLength) && !head.fields.has(FieldId::TransferEncoding);
-    if !options.upgrade || head.version != Version::Http11 || head.method != Method::GET || !bodyless {
+    if !options.upgrade || head.version != Version::Http11 || !matches!(head.method, Method::GET | Method::POST) {
+        return;
+    }
+    // `Content-Length: 0` is what Java's WebSocket says.
+    let length = head.fields.get(FieldId::ContentLength);
+    if head.fields.has(FieldId::TransferEncoding) || length.is_some_and(|length| length != b"0") {
         return;
     }
     let mut asked = head.fields.all(FieldId::Upgrade);

@@ -93,10 +93,10 @@ pub(super) fn ticketer(policy: &Policy) -> Result<Arc<dyn ProducesTickets>, Erro
     Ok(Arc::new(hourly.map_err(Error::Config)?))
 }
 
-/// Protocols offered or asked for, the preferred first.
+/// Protocols that are spoken, the preferred first.
 pub(super) fn alpn(http2: bool) -> Vec<Vec<u8>> {
-    let h1 = b"http/1.1".to_vec();
-    if http2 { vec![b"h2".to_vec(), h1] } else { vec![h1] }
+    let preferred = http2.then(|| b"h2".to_vec());
+    preferred.into_iter().chain([b"http/1.1".to_vec(), b"http/1.0".to_vec()]).collect()
 }
 
 const HOUR: u32 = 60 * 60;

@@ -496,6 +496,36 @@ async fn an_upgrade_other_than_websocket_becomes_a_tunnel_too() {
 }
 
 #[tokio::test]
+async fn an_upgrade_may_be_asked_for_by_post_and_say_that_it_has_no_body() {
+    let up = Upstream::start(|mut peer: Peer| async move {
+        let head = peer.head().await.unwrap();
+        assert_eq!(head.get("upgrade"), Some("tcp"));
+        peer.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nhello").await;
+    })
+    .await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    for method in ["GET", "POST"] {
+        let mut client = proxy.client().await;
+        let fields = "Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n";
+        client.send(format!("{method} /attach HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n")).await;
+        assert_eq!(client.response_head().await.status(), 101, "{method}");
+        assert_eq!(client.exactly(5).await.unwrap(), b"hello");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_its_whole_body_first_hears_that_it_is_too_large() {
+    let up = Upstream::text("ok").await;
+    let text = crate::harness::proxy::route_to(&[&up], "max_body: 1MiB", "outlier: off");
+    let proxy = routes(text).start().await;
+    let mut client = proxy.client().await;
+    let length = 16 << 20;
+    client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {length}\r\n\r\n")).await;
+    client.send(vec![b'x'; length]).await;
+    assert_eq!(client.response().await.status(), 413);
+}
+
+#[tokio::test]
 async fn a_connection_ends_after_as_many_requests_as_it_may_carry() {
     let up = Upstream::text("ok").await;
     let proxy = routes(everything_to(&[&up])).http("limits: { requests_per_connection: 2 }").start().await;

@@ -70,6 +70,23 @@ async fn http2_passes_to_http2_with_trailers() {
 }
 
 #[tokio::test]
+async fn trailers_over_http2_are_bounded_as_over_http1() {
+    let up = Upstream::echo().await;
+    let proxy = routes(everything_to(&[&up])).start().await;
+    let long = "x".repeat(9000);
+    let many: Vec<_> = (0..33).map(|n| format!("x-{n}")).collect();
+    let many: Vec<_> = many.iter().map(|name| (name.as_str(), "1")).collect();
+    for trailers in [&many[..], &[("x-long", &long)], &[("x-blank", " 1\t")]] {
+        let mut client = proxy.h2().await;
+        let response = client.exchange(request("POST", "http://a.test/"), b"hi", Some(header_map(trailers))).await;
+        assert!(response.is_err() || response.unwrap().status == 400, "{trailers:?}");
+    }
+    let mut client = proxy.h2().await;
+    let all = Some(header_map(&many[..32]));
+    assert_eq!(client.exchange(request("POST", "http://a.test/"), b"hi", all).await.unwrap().text(), "hi");
+}
+
+#[tokio::test]
 async fn many_streams_of_one_client_share_one_upstream_connection() {
     let up = H2Upstream::start(|mut exchange: Exchange| async move {
         let request = exchange.read().await.unwrap();

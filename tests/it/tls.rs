@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const H1: &[&str] = &["http/1.1"];
 
@@ -117,6 +118,25 @@ async fn tls_12_and_13_are_spoken_unless_the_listener_wants_more() {
 }
 
 #[tokio::test]
+async fn who_begins_with_something_else_than_a_client_hello_is_told_by_an_alert() {
+    let authority = Authority::new("tests");
+    let identity = authority.issue(&["a.test"]);
+    let proxy = routes("a.test/: { respond: { body: ok } }\n").https("").certificate("a", &identity).start().await;
+    // What is no ServerHello but says so, an end of the handshake, application data; decode_error or unexpected_message.
+    for (record, alert) in [
+        (&b"\x16\x03\x03\0\x08\x02\0\0\x04abcd"[..], 50),
+        (b"\x16\x03\x03\0\x04\x0e\0\0\0", 10),
+        (b"\x17\x03\x03\0\x04abcd", 10),
+    ] {
+        let mut stream = TcpStream::connect(proxy.https().await).await.unwrap();
+        stream.write_all(record).await.unwrap();
+        let mut told = Vec::new();
+        within("an alert", stream.read_to_end(&mut told)).await.unwrap();
+        assert_eq!(told, [21, 3, 3, 0, 2, 2, alert], "{record:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_protocol_is_agreed_by_alpn() {
     let up = Upstream::text("ok").await;
     let authority = Authority::new("tests");
@@ -131,6 +151,7 @@ async fn the_protocol_is_agreed_by_alpn() {
     for (address, config, agreed) in [
         (https, &both, Some(&b"h2"[..])),
         (https, &authority.client(H1), Some(b"http/1.1")),
+        (https, &authority.client(&["http/1.0"]), Some(b"http/1.0")),
         (https, &authority.client(&[]), None),
         (old, &both, Some(b"http/1.1")),
     ] {

@@ -10,9 +10,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A client that we close on gets so long, and may send so much, until it has read our last answer.
+/// A client that we close on gets so long, and over HTTP/2 may send so much, until it has read our last answer.
 pub(in crate::proxy) const LINGER: Duration = Duration::from_secs(2);
 pub(in crate::proxy) const LINGER_BYTES: usize = 512 * 1024;
+
+/// One that goes on sending what nobody wants gets so long, and may send so much: many clients read an answer after their whole body.
+const LINGER_MOST: Duration = Duration::from_secs(10);
+const LINGER_MOST_BYTES: usize = 64 * 1024 * 1024;
 
 /// Closes without taking our last answer from a client that is still sending: a reset would (RFC 9112 section 9.6). `asked`: the client
 /// said that it would send no more; where that is so nothing is waited for, as nginx and HAProxy do.
@@ -20,8 +24,8 @@ pub(super) async fn linger(conn: &mut Conn<Io>, deadline: &mut Deadline, asked: 
     if !conn.stream().is_tls() && poll_fn(|cx| Poll::Ready(is_silent(conn, cx, asked))).await {
         return;
     }
-    deadline.set(Instant::now() + LINGER);
-    let mut taken = 0;
+    let end = Instant::now() + LINGER_MOST;
+    let (mut taken, mut told) = (0, usize::MAX);
     poll_fn(|cx| {
         if let Poll::Ready(Err(_)) = conn.poll_shutdown(cx) {
             return Poll::Ready(());
@@ -30,9 +34,14 @@ pub(super) async fn linger(conn: &mut Conn<Io>, deadline: &mut Deadline, asked: 
             let n = conn.input().len();
             conn.input().consume(n);
             match conn.poll_fill(cx) {
-                Poll::Ready(Ok(n)) if n > 0 && taken < LINGER_BYTES => taken += n,
+                Poll::Ready(Ok(n)) if n > 0 && taken < LINGER_MOST_BYTES => taken += n,
                 Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return deadline.poll(cx),
+                Poll::Pending => {
+                    if std::mem::replace(&mut told, taken) != taken {
+                        deadline.set(end.min(Instant::now() + LINGER));
+                    }
+                    return deadline.poll(cx);
+                }
             }
         }
     })

@@ -3,7 +3,7 @@
 use super::body::RecvBody;
 use super::convert;
 use super::duplex::Duplex;
-use crate::http1::{BodyError, BodySource};
+use crate::http1::{BodyError, BodySource, check_trailers};
 use crate::message::{Fields, ResponseHead, Version};
 use crate::proxy::error::ProxyError;
 use crate::proxy::request::Downstream;
@@ -113,7 +113,9 @@ impl BodySource for Inbound {
     }
 
     fn take_trailers(&mut self) -> Result<Option<Fields>, BodyError> {
-        self.body.take_trailers()
+        let trailers = self.body.take_trailers()?;
+        trailers.iter().try_for_each(check_trailers)?;
+        Ok(trailers)
     }
 }
 
