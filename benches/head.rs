@@ -9,6 +9,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use tidegate::http1::head::{HeadLimits, parse_request};
 use tidegate::message::{FieldId, RequestHead, hop, normalize};
+use tidegate::model::EncodedSlash;
 
 const LIMITS: HeadLimits = HeadLimits { bytes: 32 * 1024, target: 8 * 1024, fields: 100 };
 
@@ -33,14 +34,14 @@ fn work(criterion: &mut Criterion) {
         group.bench_function("parse and normalize", |bencher| {
             bencher.iter(|| {
                 parse(black_box(bytes), &mut head);
-                normalize::normalize(&mut head).unwrap();
+                normalize::normalize(&mut head, EncodedSlash::Refuse).unwrap();
             });
         });
         let mut out = Vec::new();
         group.bench_function("all, to the bytes sent upstream", |bencher| {
             bencher.iter(|| {
                 parse(black_box(bytes), &mut head);
-                normalize::normalize(&mut head).unwrap();
+                normalize::normalize(&mut head, EncodedSlash::Refuse).unwrap();
                 let options = hop::connection_options(&head.fields);
                 hop::strip(&mut head.fields, options);
                 head.fields.set(FieldId::XForwardedFor, b"192.0.2.1");

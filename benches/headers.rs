@@ -9,6 +9,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::Method;
 use std::hint::black_box;
 use tidegate::message::{FieldId, Fields, Name, RequestContext, RequestHead, Scheme, forwarded};
+use tidegate::model::EncodedSlash;
 use tidegate::model::{Limits, ListenerProtocol, ListenerSpec, Origin, ProxyHeaders, TimeoutSpec};
 
 /// Names that a browser sends; more than half are none of ours.
@@ -77,6 +78,7 @@ fn about_the_client(criterion: &mut Criterion) {
         proxy_protocol_from: vec![],
         trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
         https_redirect: None,
+        encoded_slash: EncodedSlash::default(),
         policies: vec![],
         headers: ProxyHeaders::default(),
         limits: Limits::default(),

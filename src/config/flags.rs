@@ -2,7 +2,9 @@
 
 use super::kubernetes::Settings;
 use super::{Admin, CertificateFiles, Config, Drain, ProcessLimits, Telemetry, install, listener, values};
-use crate::model::{Limits, ListenerProtocol, ListenerSpec, Origin, ProxyHeaders, TimeoutSpec, TlsBinding, ValueError};
+use crate::model::{
+    EncodedSlash, Limits, ListenerProtocol, ListenerSpec, Origin, ProxyHeaders, TimeoutSpec, TlsBinding, ValueError,
+};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -110,6 +112,7 @@ fn plain(name: &str, addresses: &[SocketAddr], protocol: &ListenerProtocol) -> V
         proxy_protocol_from: Vec::new(),
         trusted_proxies: Vec::new(),
         https_redirect: None,
+        encoded_slash: EncodedSlash::default(),
         policies: Vec::new(),
         headers: ProxyHeaders::default(),
         limits: Limits::default(),

@@ -6,8 +6,8 @@ use super::policy::{Policies, networks};
 use super::tls::{certificate_name, certificate_names, client_auth};
 use super::values;
 use crate::model::{
-    HttpsRedirect, Limits, ListenerProtocol, ListenerSpec, OddNames, Policy, ProxyHeaders, ServerHeader, TimeoutSpec,
-    TlsSpec, TlsVersion, ValueError,
+    EncodedSlash, HttpsRedirect, Limits, ListenerProtocol, ListenerSpec, OddNames, Policy, ProxyHeaders, ServerHeader,
+    TimeoutSpec, TlsSpec, TlsVersion, ValueError,
 };
 use std::net::SocketAddr;
 
@@ -56,6 +56,10 @@ fn written(f: &mut Fields<'_, '_>) -> Option<Written> {
     let redirect = "Answer every request with a redirect to https: true, or { port, status }.";
     let https_redirect = f.or_default("https_redirect", redirect, https_redirect());
     let policies = Policies::decode(f);
+    let doc = "A path with %2F (GitLab, npm, RabbitMQ): refuse the request, or keep it as it is; refused all the same where an upstream \
+               that reads it as a slash would take the request for one of another route, or find dot segments.";
+    let choice = values::choice("a choice", &[("refuse", EncodedSlash::Refuse), ("keep", EncodedSlash::Keep)]);
+    let encoded_slash = f.or("encoded_slash", doc, choice, EncodedSlash::default());
     let headers =
         f.or_default("proxy_headers", "What the proxy tells about itself and the connection.", proxy_headers());
     let limits = f.or_default("limits", "What this listener takes at the most.", limits());
@@ -80,6 +84,7 @@ fn written(f: &mut Fields<'_, '_>) -> Option<Written> {
         trusted_proxies,
         https_redirect,
         policies: list,
+        encoded_slash,
         headers,
         limits,
         timeouts,

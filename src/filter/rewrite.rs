@@ -7,7 +7,7 @@
 use super::{Refusal, Verdict, bad_expression};
 use crate::message::RequestHead;
 use crate::message::path::canonical_path;
-use crate::model::{HostPattern, PathRewrite, RewritePolicy, ValueError, WildcardDepth};
+use crate::model::{EncodedSlash, HostPattern, PathRewrite, RewritePolicy, ValueError, WildcardDepth};
 use http::StatusCode;
 use regex::Regex;
 use std::sync::Arc;
@@ -112,7 +112,8 @@ impl PathEdit {
                 out.push_str(path.get(whole.end()..).unwrap_or_default());
                 path.clear();
                 encode(&out, path);
-                canonical(path).is_some_and(|form| form == *path)
+                // What was kept of the request's path is in it.
+                canonical_with(EncodedSlash::Keep, path).is_some_and(|form| form == *path)
             }
         }
     }
@@ -154,8 +155,12 @@ fn is_path_byte(byte: u8) -> bool {
 
 /// The form in which requests are matched and forwarded; `None` for what no request's path can be.
 pub(crate) fn canonical(path: &str) -> Option<String> {
+    canonical_with(EncodedSlash::Refuse, path)
+}
+
+fn canonical_with(slash: EncodedSlash, path: &str) -> Option<String> {
     let mut out = String::with_capacity(path.len());
-    canonical_path(path.as_bytes(), &mut out).ok().map(|()| out)
+    canonical_path(path.as_bytes(), slash, &mut out).ok().map(|()| out)
 }
 
 fn authority(text: &str) -> Result<(Box<str>, Option<u16>), ValueError> {

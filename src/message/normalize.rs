@@ -5,6 +5,7 @@
 
 use super::path::canonical_path;
 use super::{ByteSet, Field, FieldId, Fields, RequestHead, Version};
+use crate::model::EncodedSlash;
 use http::{Method, StatusCode};
 use std::fmt::Write;
 use thiserror::Error;
@@ -70,11 +71,11 @@ impl Refused {
 }
 
 /// Makes `host`, `port`, `path` and `query` of what was received.
-pub fn normalize(head: &mut RequestHead) -> Result<(), Refused> {
+pub fn normalize(head: &mut RequestHead, slash: EncodedSlash) -> Result<(), Refused> {
     check_method(head)?;
     check_fields(head)?;
     let raw = std::mem::take(&mut head.raw_target);
-    let outcome = split_target(head, &raw);
+    let outcome = split_target(head, &raw, slash);
     head.raw_target = raw;
     outcome
 }
@@ -161,7 +162,7 @@ fn has_outer_blanks(field: &Field<'_>) -> bool {
     blank(field.value.first()) || blank(field.value.last())
 }
 
-fn split_target(head: &mut RequestHead, raw: &[u8]) -> Result<(), Refused> {
+fn split_target(head: &mut RequestHead, raw: &[u8], slash: EncodedSlash) -> Result<(), Refused> {
     // RFC 9113 section 8.3.1: `:path` is a path, never a whole URI that names another host.
     if head.version == Version::Http2 && !matches!(raw.first(), Some(b'/' | b'*')) {
         return Err(Refused::TargetMalformed);
@@ -181,7 +182,7 @@ fn split_target(head: &mut RequestHead, raw: &[u8]) -> Result<(), Refused> {
             };
             read_query(head, query)?;
             // Only the absolute form can have none before a query (RFC 3986 section 6.2.3).
-            canonical_path(if path.is_empty() { b"/" } else { path }, &mut head.path)
+            canonical_path(if path.is_empty() { b"/" } else { path }, slash, &mut head.path)
         }
     }
 }
@@ -302,7 +303,7 @@ mod tests {
         for host in hosts {
             head.fields.push(b"Host", host.as_bytes());
         }
-        normalize(&mut head).map(|()| head)
+        normalize(&mut head, EncodedSlash::Refuse).map(|()| head)
     }
 
     #[test]
@@ -340,7 +341,7 @@ mod tests {
             let mut head = RequestHead { version: Version::Http2, ..RequestHead::default() };
             head.raw_target.extend_from_slice(target.as_bytes());
             head.raw_authority.extend_from_slice(b"a.test");
-            assert_eq!(normalize(&mut head), Err(Refused::TargetMalformed), "HTTP/2 {target}");
+            assert_eq!(normalize(&mut head, EncodedSlash::Refuse), Err(Refused::TargetMalformed), "HTTP/2 {target}");
         }
     }
 
@@ -351,7 +352,7 @@ mod tests {
             head.raw_target.push(b'/');
             head.fields.push(b"host", b"a");
             head.fields.push(name.as_bytes(), value.as_bytes());
-            normalize(&mut head)
+            normalize(&mut head, EncodedSlash::Refuse)
         };
         assert_eq!(with(Method::TRACE, "a", "b"), Err(Refused::Method));
         assert_eq!(with(Method::CONNECT, "a", "b"), Err(Refused::Method));
@@ -389,7 +390,7 @@ mod tests {
             let mut head = RequestHead { method, protocol: protocol.into(), ..RequestHead::default() };
             head.raw_target.push(b'/');
             head.fields.push(b"host", b"a");
-            normalize(&mut head).map(|()| head.method)
+            normalize(&mut head, EncodedSlash::Refuse).map(|()| head.method)
         };
         assert_eq!(with(Method::CONNECT, "WebSocket"), Ok(Method::GET));
         for protocol in ["h2c", "connect-udp", "websocket\r\nX-A: 1", "websocket ", "websocket, h2c"] {
@@ -405,7 +406,7 @@ mod tests {
             head.raw_target.push(b'/');
             head.fields.push(b"host", b"a");
             head.fields.push(b"x-role", value.as_bytes());
-            normalize(&mut head)
+            normalize(&mut head, EncodedSlash::Refuse)
         };
         for value in [" admin", "admin ", "\tadmin", "admin\t", " "] {
             assert_eq!(with(Version::Http2, value), Err(Refused::HeaderValue), "{value:?}");
@@ -419,7 +420,7 @@ mod tests {
         fn no_input_panics(raw in proptest::collection::vec(any::<u8>(), 0..40), host in proptest::collection::vec(any::<u8>(), 0..20)) {
             let mut head = RequestHead { raw_target: raw, ..RequestHead::default() };
             head.fields.push(b"host", &host);
-            let _ = normalize(&mut head);
+            let _ = normalize(&mut head, EncodedSlash::Refuse);
         }
     }
 }

@@ -5,14 +5,18 @@
 
 use super::ByteSet;
 use super::normalize::Refused;
+use crate::model::EncodedSlash;
 use std::fmt::Write;
 
 /// Characters that may stand in a path as they are (RFC 3986 section 3.3), and some that everybody sends unescaped. Not `"`, `<`,
 /// `>` and the grave accent: no client that follows any standard sends them, and logs and pages take them for their own.
 static PCHAR: ByteSet = ByteSet::alphanumeric_and(b"/-._~!$&'()*+,;=:@|[]^{}");
 
+/// An escaped slash in its canonical form.
+const SLASH: &str = "%2F";
+
 /// The canonical form of a path into `path`.
-pub fn canonical_path(raw: &[u8], path: &mut String) -> Result<(), Refused> {
+pub fn canonical_path(raw: &[u8], slash: EncodedSlash, path: &mut String) -> Result<(), Refused> {
     path.clear();
     if raw.first() != Some(&b'/') {
         return Err(Refused::TargetMalformed);
@@ -21,8 +25,16 @@ pub fn canonical_path(raw: &[u8], path: &mut String) -> Result<(), Refused> {
         path.push_str(std::str::from_utf8(raw).map_err(|_| Refused::TargetMalformed)?);
         return Ok(());
     }
-    decode(raw, path)?;
+    decode(raw, slash, path)?;
+    // `/a%2F..%2Fb`: who decodes first climbs.
+    if slash == EncodedSlash::Keep && path.contains(SLASH) && path.split('/').any(hides_climbing) {
+        return Err(Refused::PathAmbiguous);
+    }
     remove_dot_segments(path)
+}
+
+fn hides_climbing(segment: &str) -> bool {
+    segment.contains(SLASH) && segment.split(SLASH).any(|part| matches!(part, "." | "..") || hides_dots(part))
 }
 
 /// The common case: nothing to decode, no segment that begins with a dot.
@@ -35,7 +47,7 @@ fn is_plain(raw: &[u8]) -> bool {
     })
 }
 
-fn decode(raw: &[u8], path: &mut String) -> Result<(), Refused> {
+fn decode(raw: &[u8], slash: EncodedSlash, path: &mut String) -> Result<(), Refused> {
     let mut bytes = raw.iter().copied();
     let mut before = None;
     while let Some(byte) = bytes.next() {
@@ -50,6 +62,7 @@ fn decode(raw: &[u8], path: &mut String) -> Result<(), Refused> {
         let mut digit = || bytes.next().and_then(|b| (b as char).to_digit(16)).ok_or(Refused::TargetMalformed);
         let value = (digit()? * 16 + digit()?) as u8;
         match value {
+            b'/' if slash == EncodedSlash::Keep => path.push_str(SLASH),
             b'/' | b'\\' | 0 => return Err(Refused::PathAmbiguous),
             _ if before.is_some_and(|lead| is_overlong(lead, value)) => return Err(Refused::PathAmbiguous),
             _ if value.is_ascii_alphanumeric() || b"-._~".contains(&value) => path.push(value as char),
@@ -89,7 +102,8 @@ fn remove_dot_segments(path: &mut String) -> Result<(), Refused> {
             "." if last => kept.push(""),
             "." => {}
             ".." => {
-                if kept.pop() == Some("") {
+                // To whoever decodes first, the segment before is another one.
+                if kept.pop().is_some_and(|before| before.is_empty() || before.contains(SLASH)) {
                     return Err(Refused::PathAmbiguous);
                 }
                 if last {
@@ -117,26 +131,32 @@ fn hides_dots(segment: &str) -> bool {
     rest.is_some_and(|rest| rest.starts_with(';') || rest.starts_with("%3B"))
 }
 
-/// A canonical path as servers read it that merge slashes (nginx) and cut parameters off segments (servlet containers), where that
-/// is another path. `from` bytes at its front, and a slash after them, are taken as they are.
+/// A canonical path as servers read it that decode slashes, merge them (nginx) and cut parameters off segments (servlet containers),
+/// where that is another path. `from` bytes at its front, and a slash after them, are taken as they are.
 pub fn loosely(path: &str, from: usize) -> Option<String> {
     let mut last = 0;
-    let first = path.bytes().position(|byte| {
+    let first = path.bytes().enumerate().position(|(at, byte)| {
         let before = std::mem::replace(&mut last, byte);
-        byte == b';' || (byte == b'/' && before == b'/')
+        match byte {
+            b';' => true,
+            b'/' => before == b'/',
+            b'%' => path.get(at..).is_some_and(|rest| rest.starts_with(SLASH)),
+            _ => false,
+        }
     })?;
     if first <= from {
         return None;
     }
+    let decoded = path.replace(SLASH, "/");
     let mut loose = String::with_capacity(path.len());
-    for segment in path.split('/').skip(1) {
+    for segment in decoded.split('/').skip(1) {
         let name = segment.split(';').next().unwrap_or_default();
         if !name.is_empty() {
             loose.push('/');
             loose.push_str(name);
         }
     }
-    if loose.is_empty() || path.ends_with('/') {
+    if loose.is_empty() || decoded.ends_with('/') {
         loose.push('/');
     }
     Some(loose)
@@ -148,9 +168,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn path(raw: &str) -> Result<String, Refused> {
-        let mut out = String::new();
-        canonical_path(raw.as_bytes(), &mut out).map(|()| out)
+        path_with(EncodedSlash::Refuse, raw)
     }
+
+    fn path_with(slash: EncodedSlash, raw: &str) -> Result<String, Refused> {
+        let mut out = String::new();
+        canonical_path(raw.as_bytes(), slash, &mut out).map(|()| out)
+    }
+
+    const POLICIES: [EncodedSlash; 2] = [EncodedSlash::Refuse, EncodedSlash::Keep];
 
     #[test]
     fn a_path_has_one_canonical_form() {
@@ -209,6 +235,41 @@ mod tests {
     }
 
     #[test]
+    fn an_escaped_slash_that_is_kept_parts_nothing_and_hides_no_way_up() {
+        let kept = |raw| path_with(EncodedSlash::Keep, raw);
+        for (raw, canonical) in [
+            ("/@scope%2fpkg", "/@scope%2Fpkg"),
+            ("/api/queues/%2F/name", "/api/queues/%2F/name"),
+            ("/a%2Fb/./c", "/a%2Fb/c"),
+            ("/a%2Fb/c/../d", "/a%2Fb/d"),
+            ("/a%252Fb", "/a%252Fb"),
+            ("/a%2F..b", "/a%2F..b"),
+        ] {
+            assert_eq!(kept(raw).as_deref(), Ok(canonical), "{raw}");
+        }
+        for raw in [
+            "/a%2F..%2Fb",
+            "/..%2Fb",
+            "/a/%2e%2e%2fb",
+            "/a%2F.",
+            "/a%2F./b",
+            "/a%2F..;x/b",
+            "/a%2Fb/../c",
+            "/a/%2F/../c",
+            "/a%5Cb",
+            "/a%00",
+            "/%c0%af",
+        ] {
+            assert_eq!(kept(raw), Err(Refused::PathAmbiguous), "{raw}");
+        }
+        for (canonical, loose) in [("/a%2Fb", "/a/b"), ("/x/%2F/y", "/x/y"), ("/%2Fadmin", "/admin"), ("/a%2F", "/a/")]
+        {
+            assert_eq!(loosely(canonical, 0).as_deref(), Some(loose), "{canonical}");
+        }
+        assert_eq!(loosely("/a%252Fb", 0), None);
+    }
+
+    #[test]
     fn characters_of_no_uri_are_refused() {
         for raw in ["/<", "/a>b", "/a\"b", "/a`b", "/%41\"", "/\t", "/\r"] {
             assert_eq!(path(raw), Err(Refused::TargetMalformed), "{raw:?}");
@@ -239,19 +300,24 @@ mod tests {
     proptest! {
         #[test]
         fn canonical_paths_stay_as_they_are(raw in "/[a-c./;%2-9e]{0,20}") {
-            if let Ok(once) = path(&raw) {
-                prop_assert_eq!(path(&once), Ok(once.clone()));
-                prop_assert!(!once.split('/').any(|s| s == "." || s == ".." || s.starts_with("..;")));
+            for slash in POLICIES {
+                if let Ok(once) = path_with(slash, &raw) {
+                    prop_assert_eq!(path_with(slash, &once), Ok(once.clone()));
+                    let climbs = |s: &str| s == "." || s == ".." || s.starts_with("..;");
+                    prop_assert!(!once.replace(SLASH, "/").split('/').any(climbs));
+                }
             }
         }
 
         #[test]
         fn a_loose_reading_is_canonical_and_final(raw in "/[a-c./;%2-9e]{0,20}") {
-            if let Ok(once) = path(&raw)
-                && let Some(loose) = loosely(&once, 0)
-            {
-                prop_assert_eq!(path(&loose), Ok(loose.clone()));
-                prop_assert_eq!(loosely(&loose, 0), None);
+            for slash in POLICIES {
+                if let Ok(once) = path_with(slash, &raw)
+                    && let Some(loose) = loosely(&once, 0)
+                {
+                    prop_assert_eq!(path(&loose), Ok(loose.clone()));
+                    prop_assert_eq!(loosely(&loose, 0), None);
+                }
             }
         }
     }

@@ -23,6 +23,8 @@ pub struct ListenerSpec {
     pub https_redirect: Option<HttpsRedirect>,
     /// Filters of every request that comes in here.
     pub policies: Vec<Policy>,
+    /// What becomes of a path with an escaped slash.
+    pub encoded_slash: EncodedSlash,
     /// What the proxy tells upstreams and clients about itself and the connection.
     pub headers: ProxyHeaders,
     /// Limits.
@@ -107,6 +109,16 @@ impl Default for ProxyHeaders {
             odd_names: OddNames::Refuse,
         }
     }
+}
+
+/// What becomes of a path with `%2F`, which some servers decode before they part the path and others after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EncodedSlash {
+    /// The request is refused.
+    #[default]
+    Refuse,
+    /// It stays as it is, a part of its segment; refused where by the other reading it would be of another route, or have dot segments.
+    Keep,
 }
 
 /// What becomes of a header name that an upstream may take for another one: to CGI `X_Real_IP` is `X-Real-IP`.

@@ -21,8 +21,8 @@ pub use cluster::{
 };
 pub use endpoints::EndpointList;
 pub use listener::{
-    HttpsRedirect, Limits, ListenerProtocol, ListenerSpec, OddNames, ProxyHeaders, ServerHeader, TimeoutSpec, TlsSpec,
-    TlsVersion,
+    EncodedSlash, HttpsRedirect, Limits, ListenerProtocol, ListenerSpec, OddNames, ProxyHeaders, ServerHeader,
+    TimeoutSpec, TlsSpec, TlsVersion,
 };
 pub use origin::{Origin, Position, Problem, Severity};
 pub use policy::{AccessPolicy, Check, FieldCheck, HeaderCheckPolicy, HeaderEdit, PathRewrite, Policy, RewritePolicy};

@@ -33,7 +33,7 @@ pub fn decide(
     if listener.spec.headers.odd_names == OddNames::Drop {
         drop_odd_names(&mut request.head.fields);
     }
-    let outcome = normalize(&mut request.head);
+    let outcome = normalize(&mut request.head, listener.spec.encoded_slash);
     request.remember();
     outcome?;
     check_misdirected(listener, request)?;
@@ -190,9 +190,9 @@ fn grpc_timeout(value: &[u8]) -> Option<std::time::Duration> {
     })
 }
 
-/// The protocol that the client asks to switch to. Only GET, and POST (`docker attach`, SPDY), over HTTP/1.1 without a body can switch;
-/// never to HTTP again, bare or in TLS (RFC 9113 section 3.1, RFC 2817): it would carry requests past every check. HTTP/2 asks by
-/// extended CONNECT (RFC 8441).
+/// The protocol that the client asks to switch to. Only GET, and POST (`docker attach`, SPDY) but to a WebSocket (RFC 6455 section 4.1),
+/// can switch, over HTTP/1.1 and without a body; never to HTTP again, bare or in TLS (RFC 9113 section 3.1, RFC 2817): it would carry
+/// requests past every check. HTTP/2 asks by extended CONNECT (RFC 8441).
 fn read_upgrade(head: &RequestHead, options: ConnectionOptions, upgrade: &mut Vec<u8>) {
     if head.version == Version::Http2 {
         upgrade.extend_from_slice(&head.protocol);
@@ -209,6 +209,7 @@ fn read_upgrade(head: &RequestHead, options: ConnectionOptions, upgrade: &mut Ve
     let mut asked = head.fields.all(FieldId::Upgrade);
     if let (Some(protocol), None) = (asked.next(), asked.next())
         && !hop::tokens(protocol).any(carries_requests)
+        && (head.method == Method::GET || !hop::tokens(protocol).any(|name| name.eq_ignore_ascii_case(b"websocket")))
     {
         upgrade.extend_from_slice(protocol);
     }
@@ -248,13 +249,13 @@ mod tests {
     }
 
     #[test]
-    fn only_a_get_without_body_can_ask_for_an_upgrade_and_never_to_h2c() {
+    fn only_a_request_without_body_can_ask_for_an_upgrade_and_never_to_h2c() {
         let ask = |method: Method, protocol: &str, more: &str| {
             let mut head = RequestHead::sample(method, "a.test", "/");
             head.fields.push(b"connection", b"upgrade");
             head.fields.push(b"upgrade", protocol.as_bytes());
-            if !more.is_empty() {
-                head.fields.push(more.as_bytes(), b"1");
+            if let Some((name, value)) = more.split_once(": ") {
+                head.fields.push(name.as_bytes(), value.as_bytes());
             }
             let mut upgrade = Vec::new();
             read_upgrade(&head, hop::connection_options(&head.fields), &mut upgrade);
@@ -262,13 +263,19 @@ mod tests {
         };
         assert_eq!(ask(Method::GET, "websocket", ""), b"websocket");
         assert!(ask(Method::POST, "websocket", "").is_empty());
-        assert!(ask(Method::GET, "websocket", "content-length").is_empty());
+        assert!(ask(Method::POST, "x, WebSocket", "").is_empty());
+        assert!(ask(Method::GET, "websocket", "content-length: 1").is_empty());
+        assert!(ask(Method::GET, "websocket", "transfer-encoding: chunked").is_empty());
+        assert_eq!(ask(Method::GET, "websocket", "content-length: 0"), b"websocket", "what Java's client says");
         assert!(ask(Method::GET, "h2c", "").is_empty());
         assert!(ask(Method::GET, "websocket, H2C", "").is_empty());
         for protocol in ["h2", "h2c-14", "HTTP/2.0", "TLS/1.2", "websocket, tls/1.0"] {
             assert!(ask(Method::GET, protocol, "").is_empty(), "{protocol}");
         }
-        assert_eq!(ask(Method::GET, "SPDY/3.1", ""), b"SPDY/3.1", "what kubectl exec speaks");
+        for method in [Method::GET, Method::POST] {
+            assert_eq!(ask(method, "SPDY/3.1", ""), b"SPDY/3.1", "what kubectl exec speaks");
+        }
+        assert!(ask(Method::PUT, "SPDY/3.1", "").is_empty());
     }
 
     #[test]

@@ -210,7 +210,7 @@ fn through(
     if listener.spec.headers.odd_names == OddNames::Drop {
         drop_odd_names(&mut head.fields);
     }
-    if let Err(refused) = normalize(&mut head) {
+    if let Err(refused) = normalize(&mut head, listener.spec.encoded_slash) {
         return format!("{}: {refused}", refused.status().as_u16());
     }
     let mut ctx = context(listener, request);

@@ -2,6 +2,7 @@
 
 use super::ServerNames;
 use crate::message::TlsInfo;
+use crate::model::EncodedSlash;
 use crate::model::{
     CertificateSpec, HostPattern, Limits, ListenerProtocol, ListenerSpec, Origin, Pem, ProxyHeaders, TimeoutSpec,
     TlsBinding, TlsSpec, TlsVersion, WildcardDepth,
@@ -96,6 +97,7 @@ pub(crate) fn listener() -> ListenerSpec {
         proxy_protocol_from: Vec::new(),
         trusted_proxies: Vec::new(),
         https_redirect: None,
+        encoded_slash: EncodedSlash::default(),
         policies: Vec::new(),
         headers: ProxyHeaders::default(),
         limits: Limits::default(),

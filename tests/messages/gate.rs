@@ -9,6 +9,7 @@ use tidegate::http1::{
     BodyError, BodyKind, BodyWriter, Conn, HeadLimits, ReadHeadError, RelayError, compose, framing, poll_relay,
 };
 use tidegate::message::{FieldId, Fields, ResponseHead, hop};
+use tidegate::model::EncodedSlash;
 use tidegate::model::{
     self, ClusterSpec, Fragment, Limits, ListenerProtocol, ListenerSpec, Match, Model, Origin, ProxyHeaders, RetrySpec,
     RouteSpec, TimeoutSpec, WeightedCluster,
@@ -224,6 +225,7 @@ fn spec() -> ListenerSpec {
         proxy_protocol_from: vec![],
         trusted_proxies: vec![],
         https_redirect: None,
+        encoded_slash: EncodedSlash::default(),
         policies: vec![],
         // An id is drawn anew for each request, which then could not be compared.
         headers: ProxyHeaders { request_id: false, ..ProxyHeaders::default() },

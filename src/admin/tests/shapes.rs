@@ -1,6 +1,7 @@
 //! Do the lists of the API have the shapes that they promise?
 
 use super::*;
+use crate::model::EncodedSlash;
 use crate::model::{
     Action, ClusterSpec, EndpointSpec, FieldName, Fragment, HostPattern, Limits, ListenerProtocol, ListenerSpec, Match,
     Origin, PathMatch, Policy, Position, Problem, ProxyHeaders, RespondSpec, RetrySpec, RouteSpec, StringMatch,
@@ -18,6 +19,7 @@ fn sample() -> Fragment {
         proxy_protocol_from: Vec::new(),
         trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
         https_redirect: None,
+        encoded_slash: EncodedSlash::default(),
         policies: vec![Policy::BodyLimit(10)],
         headers: ProxyHeaders::default(),
         limits: Limits::default(),

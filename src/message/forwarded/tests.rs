@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::message::{Name, Scheme, TlsInfo};
+use crate::model::EncodedSlash;
 use crate::model::{Limits, ListenerProtocol, Origin, TimeoutSpec};
 use http::Method;
 use proptest::prelude::*;
@@ -18,6 +19,7 @@ fn listener(trusted: &[&str]) -> ListenerSpec {
         proxy_protocol_from: vec![],
         trusted_proxies: trusted.iter().map(|net| net.parse().unwrap()).collect(),
         https_redirect: None,
+        encoded_slash: EncodedSlash::default(),
         policies: vec![],
         headers: ProxyHeaders::default(),
         limits: Limits::default(),

@@ -1,6 +1,7 @@
 //! What serves when a part of the configuration is wrong, and what stays the same when it is not?
 
 use super::*;
+use crate::model::EncodedSlash;
 use crate::model::{
     self, AccessPolicy, Check, FieldCheck, FieldName, Fragment, HeaderCheckPolicy, HeaderEdit, Limits,
     ListenerProtocol, ListenerSpec, PathMatch, Policy, ProxyHeaders, Severity, TimeoutSpec, UpstreamTlsSpec,
@@ -33,6 +34,7 @@ pub(in crate::snapshot) fn listener(name: &str) -> ListenerSpec {
         proxy_protocol_from: vec![],
         trusted_proxies: vec![],
         https_redirect: None,
+        encoded_slash: EncodedSlash::default(),
         policies: vec![],
         headers: ProxyHeaders::default(),
         limits: Limits::default(),

@@ -4,7 +4,7 @@ use crate::config::decode::{Decoder, Fields, Kind};
 use crate::config::kind::{List, Mapped, Named, Names, Scalar, Section, Shapes};
 use crate::config::{policy, values, yaml};
 use crate::message::path::canonical_path;
-use crate::model::{FieldName, HostPattern, Match, PathMatch, StringMatch, ValueError, WildcardDepth};
+use crate::model::{EncodedSlash, FieldName, HostPattern, Match, PathMatch, StringMatch, ValueError, WildcardDepth};
 use std::fmt::Write;
 
 /// `/prefix/`, `=/exact` or `~regex`.
@@ -49,7 +49,7 @@ pub fn canonical(text: &str) -> Result<String, ValueError> {
         }
     }
     let mut path = String::new();
-    match canonical_path(escaped.as_bytes(), &mut path) {
+    match canonical_path(escaped.as_bytes(), EncodedSlash::Refuse, &mut path) {
         Ok(()) => Ok(path),
         Err(why) => Err(ValueError::new(format!("no request has the path {text:?}: {why}"), forms)),
     }

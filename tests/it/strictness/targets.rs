@@ -126,6 +126,28 @@ async fn a_path_of_two_readings_is_refused() {
 }
 
 #[tokio::test]
+async fn an_escaped_slash_is_kept_where_the_listener_says_so_and_no_reader_goes_astray() {
+    let (up, admin) = (Upstream::text("ok").await, Upstream::text("admin").await);
+    let text = format!(
+        "\"*/\": up\n\"*/admin/\": admin\n\"*/old/\": {{ to: up, rewrite: {{ path: /new/ }} }}\n---\nclusters:\n  \
+         up: {{ endpoints: [\"{up}\"] }}\n  admin: {{ endpoints: [\"{admin}\"] }}\n"
+    );
+    let proxy = routes(text).http("encoded_slash: keep").start().await;
+    let gate = Gate { http: proxy.http().await, proxy, up };
+    for (path, forwarded) in [
+        ("/@scope%2fpkg?a=%2f", "/@scope%2Fpkg?a=%2f"),
+        ("/api/queues/%2F/name", "/api/queues/%2F/name"),
+        ("/old/a%2Fb", "/new/a%2Fb"),
+    ] {
+        let request = gate.passes(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n")).await;
+        assert_eq!(request.head.target(), forwarded);
+    }
+    for path in ["/%2Fadmin", "/x/..%2fadmin", "/x%2F..%2F..%2Fadmin/y", "/admin%2Fx", "/a%5cb", "/a%2Fb/../c"] {
+        gate.refuses(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n"), 400, "path_ambiguous").await;
+    }
+}
+
+#[tokio::test]
 async fn a_path_that_a_looser_reader_takes_to_another_route_is_refused() {
     let (up, admin) = (Upstream::text("ok").await, Upstream::text("admin").await);
     let text = format!(
