@@ -221,7 +221,7 @@ fn carries_requests(protocol: &[u8]) -> bool {
         .any(|name| protocol.get(..name.len()).is_some_and(|p| p.eq_ignore_ascii_case(name)))
 }
 
-/// One Host, the canonical one, in the first place (RFC 9110 section 7.2).
+/// One Host, the canonical one (RFC 9110 section 7.2), where the client's stood.
 fn write_host(head: &mut RequestHead) {
     let mut host = std::mem::take(&mut head.host);
     let length = host.len();

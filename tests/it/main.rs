@@ -23,6 +23,7 @@ mod errors;
 mod filters;
 mod forwarded;
 mod grpc;
+mod h2spec;
 mod haproxy;
 mod health;
 mod http1;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Where do the programs of a Kubernetes cluster come from? Builds them from pinned Go modules into target/cluster/KEY/bin, once;
+# Where do the programs of a Kubernetes cluster, and h2spec, come from? Builds them from pinned Go modules into target/cluster/KEY/bin, once;
 # KEY says which modules. `--where` prints that folder and builds nothing.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -15,7 +15,8 @@ kube-controller-manager k8s.io/kubernetes/cmd/kube-controller-manager
 kube-scheduler k8s.io/kubernetes/cmd/kube-scheduler
 kubectl k8s.io/kubernetes/cmd/kubectl
 kwok sigs.k8s.io/kwok/cmd/kwok
-helm helm.sh/helm/v4/cmd/helm'
+helm helm.sh/helm/v4/cmd/helm
+h2spec github.com/summerwind/h2spec/cmd/h2spec'
 
 # The folder gets its name when all of it is there; a file missing from it was taken away since.
 built() {
