@@ -66,10 +66,27 @@ pub(super) async fn relay(
     if !nothing {
         deadline.set(request.limit(idle));
         let mut pump = Pump::default();
-        poll_fn(|cx| both_bodies(cx, &mut pump, request, down, &mut remote, (idle, deadline))).await?;
+        let relayed = poll_fn(|cx| both_bodies(cx, &mut pump, request, down, &mut remote, (idle, deadline))).await;
+        if matches!(relayed, Err(ProxyError::Cut | ProxyError::Timeout)) {
+            written().await;
+        }
+        relayed?;
     }
     remote.release(&connection.worker);
     Ok(())
+}
+
+/// Gives way to the connection once, which writes what its windows and its socket have room for: a reset would take it from the client.
+async fn written() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 fn both_bodies(
