@@ -9,8 +9,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::Method;
 use std::hint::black_box;
 use tidegate::message::{FieldId, Fields, Name, RequestContext, RequestHead, Scheme, forwarded};
-use tidegate::model::EncodedSlash;
-use tidegate::model::{Limits, ListenerProtocol, ListenerSpec, Origin, ProxyHeaders, TimeoutSpec};
+use tidegate::model::{EncodedSlash, Limits, ListenerProtocol, ListenerSpec, Origin, ProxyHeaders, TimeoutSpec};
 
 /// Names that a browser sends; more than half are none of ours.
 const NAMES: [&[u8]; 14] = [

@@ -6,7 +6,6 @@
 use crate::message::TlsInfo;
 use crate::message::tls_stream::{Block, TlsStream};
 use crate::tls::{self, ServerNames};
-use rustls::Error::{InappropriateHandshakeMessage as InappropriateHandshake, InappropriateMessage as Inappropriate};
 use rustls::server::{Accepted, Acceptor};
 use rustls::{AlertDescription, HandshakeKind};
 use std::future::poll_fn;
@@ -139,6 +138,7 @@ async fn hello(stream: &mut TcpStream, received: &mut Block) -> Result<Option<St
 
 /// Shows what came to rustls, which bounds how much it takes. An error is with what the client is to be told.
 fn feed(acceptor: &mut Acceptor, mut came: &[u8]) -> Result<Option<Accepted>, (Failure, Vec<u8>)> {
+    use rustls::Error as E;
     while !came.is_empty() {
         match acceptor.read_tls(&mut came) {
             Ok(0) => return Err((Failure::Io(ErrorKind::InvalidData.into()), Vec::new())),
@@ -149,7 +149,9 @@ fn feed(acceptor: &mut Acceptor, mut came: &[u8]) -> Result<Option<Accepted>, (F
             let mut told = Vec::new();
             let _ = alert.write_all(&mut told);
             // rustls says nothing to who begins with something else.
-            if told.is_empty() && matches!(error, Inappropriate { .. } | InappropriateHandshake { .. }) {
+            if told.is_empty()
+                && matches!(error, E::InappropriateMessage { .. } | E::InappropriateHandshakeMessage { .. })
+            {
                 told.extend(fatal(AlertDescription::UnexpectedMessage));
             }
             (Failure::of_hello(error), told)

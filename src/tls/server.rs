@@ -95,8 +95,8 @@ pub(super) fn ticketer(policy: &Policy) -> Result<Arc<dyn ProducesTickets>, Erro
 
 /// Protocols that are spoken, the preferred first.
 pub(super) fn alpn(http2: bool) -> Vec<Vec<u8>> {
-    let preferred = http2.then(|| b"h2".to_vec());
-    preferred.into_iter().chain([b"http/1.1".to_vec(), b"http/1.0".to_vec()]).collect()
+    let spoken: &[&[u8]] = if http2 { &[b"h2", b"http/1.1", b"http/1.0"] } else { &[b"http/1.1", b"http/1.0"] };
+    spoken.iter().map(|name| name.to_vec()).collect()
 }
 
 const HOUR: u32 = 60 * 60;

@@ -2,10 +2,9 @@
 
 use super::ServerNames;
 use crate::message::TlsInfo;
-use crate::model::EncodedSlash;
 use crate::model::{
-    CertificateSpec, HostPattern, Limits, ListenerProtocol, ListenerSpec, Origin, Pem, ProxyHeaders, TimeoutSpec,
-    TlsBinding, TlsSpec, TlsVersion, WildcardDepth,
+    CertificateSpec, EncodedSlash, HostPattern, Limits, ListenerProtocol, ListenerSpec, Origin, Pem, ProxyHeaders,
+    TimeoutSpec, TlsBinding, TlsSpec, TlsVersion, WildcardDepth,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,

@@ -23,7 +23,8 @@ async fn output(program: &str, home: &Path, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.await.unwrap().stdout).into_owned()
 }
 
-/// What the browser makes of a page: its document after scripts have run for two seconds of the browser's own time.
+/// What the browser makes of a page: its document after scripts have run for two seconds of the browser's own time. Each page is a start
+/// and an end of the browser: six seconds beside eight busy loops, where two CPUs had nothing else to do.
 async fn page(home: &Path, url: &str) -> String {
     static STARTED: OnceCell<()> = OnceCell::const_new();
     STARTED.get_or_init(first_start).await;

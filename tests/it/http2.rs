@@ -81,6 +81,7 @@ async fn trailers_over_http2_are_bounded_as_over_http1() {
         let response = client.exchange(request("POST", "http://a.test/"), b"hi", Some(header_map(trailers))).await;
         assert!(response.is_err() || response.unwrap().status == 400, "{trailers:?}");
     }
+    assert!(up.requests().is_empty(), "a request whose trailers are refused is never whole");
     let mut client = proxy.h2().await;
     let all = Some(header_map(&many[..32]));
     assert_eq!(client.exchange(request("POST", "http://a.test/"), b"hi", all).await.unwrap().text(), "hi");

@@ -9,10 +9,9 @@ use tidegate::http1::{
     BodyError, BodyKind, BodyWriter, Conn, HeadLimits, ReadHeadError, RelayError, compose, framing, poll_relay,
 };
 use tidegate::message::{FieldId, Fields, ResponseHead, hop};
-use tidegate::model::EncodedSlash;
 use tidegate::model::{
-    self, ClusterSpec, Fragment, Limits, ListenerProtocol, ListenerSpec, Match, Model, Origin, ProxyHeaders, RetrySpec,
-    RouteSpec, TimeoutSpec, WeightedCluster,
+    self, ClusterSpec, EncodedSlash, Fragment, Limits, ListenerProtocol, ListenerSpec, Match, Model, Origin,
+    ProxyHeaders, RetrySpec, RouteSpec, TimeoutSpec, WeightedCluster,
 };
 use tidegate::proxy::error::ProxyError;
 use tidegate::proxy::pipeline::{self, Decision};

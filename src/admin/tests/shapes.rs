@@ -1,11 +1,10 @@
 //! Do the lists of the API have the shapes that they promise?
 
 use super::*;
-use crate::model::EncodedSlash;
 use crate::model::{
-    Action, ClusterSpec, EndpointSpec, FieldName, Fragment, HostPattern, Limits, ListenerProtocol, ListenerSpec, Match,
-    Origin, PathMatch, Policy, Position, Problem, ProxyHeaders, RespondSpec, RetrySpec, RouteSpec, StringMatch,
-    TimeoutSpec, WeightedCluster, WildcardDepth,
+    Action, ClusterSpec, EncodedSlash, EndpointSpec, FieldName, Fragment, HostPattern, Limits, ListenerProtocol,
+    ListenerSpec, Match, Origin, PathMatch, Policy, Position, Problem, ProxyHeaders, RespondSpec, RetrySpec, RouteSpec,
+    StringMatch, TimeoutSpec, WeightedCluster, WildcardDepth,
 };
 use crate::snapshot::Snapshot;
 use crate::tls::testing;

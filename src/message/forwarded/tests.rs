@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::message::{Name, Scheme, TlsInfo};
-use crate::model::EncodedSlash;
-use crate::model::{Limits, ListenerProtocol, Origin, TimeoutSpec};
+use crate::model::{EncodedSlash, Limits, ListenerProtocol, Origin, TimeoutSpec};
 use http::Method;
 use proptest::prelude::*;
 use std::net::SocketAddr;

@@ -25,7 +25,7 @@ pub(super) async fn linger(conn: &mut Conn<Io>, deadline: &mut Deadline, asked: 
         return;
     }
     let end = Instant::now() + LINGER_MOST;
-    let (mut taken, mut told) = (0, usize::MAX);
+    let (mut taken, mut seen) = (0, usize::MAX);
     poll_fn(|cx| {
         if let Poll::Ready(Err(_)) = conn.poll_shutdown(cx) {
             return Poll::Ready(());
@@ -37,7 +37,7 @@ pub(super) async fn linger(conn: &mut Conn<Io>, deadline: &mut Deadline, asked: 
                 Poll::Ready(Ok(n)) if n > 0 && taken < LINGER_MOST_BYTES => taken += n,
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => {
-                    if std::mem::replace(&mut told, taken) != taken {
+                    if std::mem::replace(&mut seen, taken) != taken {
                         deadline.set(end.min(Instant::now() + LINGER));
                     }
                     return deadline.poll(cx);
@@ -48,8 +48,8 @@ pub(super) async fn linger(conn: &mut Conn<Io>, deadline: &mut Deadline, asked: 
     .await;
 }
 
-/// Sends what was written, as far as the client takes it.
-pub(super) async fn part(conn: &mut Conn<Io>, deadline: &mut Deadline) {
+/// Sends what was written before the end, as far as the client takes it.
+pub(super) async fn flush_last(conn: &mut Conn<Io>, deadline: &mut Deadline) {
     deadline.set(Instant::now() + LINGER);
     poll_fn(|cx| if conn.poll_flush(cx).is_ready() { Poll::Ready(()) } else { deadline.poll(cx) }).await;
 }

@@ -22,7 +22,7 @@ use crate::telemetry::connections::Spoken;
 pub(super) use closing::{LINGER, LINGER_BYTES, goodbye};
 pub(super) use upstream::send;
 
-use closing::{abort, linger, part};
+use closing::{abort, flush_last, linger};
 use response::{own, relay, switch};
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
@@ -117,7 +117,7 @@ async fn busy(conn: &mut Conn<Io>, connection: &Rc<Connection>, served: &mut u32
             After::KeepAlive => {}
             After::Close => linger(conn, deadline, last).await,
             After::Cut => {
-                part(conn, deadline).await;
+                flush_last(conn, deadline).await;
                 linger(conn, deadline, last).await;
             }
             After::Abort => abort(conn),

@@ -68,7 +68,7 @@ pub(super) async fn relay(
         let mut pump = Pump::default();
         let relayed = poll_fn(|cx| both_bodies(cx, &mut pump, request, down, &mut remote, (idle, deadline))).await;
         if matches!(relayed, Err(ProxyError::Cut | ProxyError::Timeout)) {
-            written().await;
+            let_write().await;
         }
         relayed?;
     }
@@ -77,7 +77,7 @@ pub(super) async fn relay(
 }
 
 /// Gives way to the connection once, which writes what its windows and its socket have room for: a reset would take it from the client.
-async fn written() {
+async fn let_write() {
     let mut waited = false;
     poll_fn(|cx| {
         if std::mem::replace(&mut waited, true) {

@@ -1,9 +1,8 @@
 //! What serves when a part of the configuration is wrong, and what stays the same when it is not?
 
 use super::*;
-use crate::model::EncodedSlash;
 use crate::model::{
-    self, AccessPolicy, Check, FieldCheck, FieldName, Fragment, HeaderCheckPolicy, HeaderEdit, Limits,
+    self, AccessPolicy, Check, EncodedSlash, FieldCheck, FieldName, Fragment, HeaderCheckPolicy, HeaderEdit, Limits,
     ListenerProtocol, ListenerSpec, PathMatch, Policy, ProxyHeaders, Severity, TimeoutSpec, UpstreamTlsSpec,
     WeightedCluster,
 };

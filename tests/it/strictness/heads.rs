@@ -145,7 +145,8 @@ async fn sizes_and_counts_of_a_head_are_bounded() {
 async fn what_vouches_for_a_client_is_the_proxys_own() {
     let gate = Gate::start().await;
     let lines = "X-Forwarded-For: 192.0.2.9\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Prefix: /x\r\nForwarded: for=192.0.2.9\r\n\
-                 X-Real-IP: 192.0.2.9\r\nSsl-Client-Verify: SUCCESS\r\nX-Scheme: https\r\nFront-End-Https: on\r\nX-Original-URL: /admin\r\nX-Rewrite-URL: /admin\r\nTrue-Client-IP: 192.0.2.9\r\n\
+                 X-Real-IP: 192.0.2.9\r\nSsl-Client-Verify: SUCCESS\r\nX-Scheme: https\r\nFront-End-Https: on\r\n\
+                 X-Original-URL: /admin\r\nX-Rewrite-URL: /admin\r\nTrue-Client-IP: 192.0.2.9\r\n\
                  Client-Cert: :eA==:\r\nConnection: x-forwarded-for, x-request-id\r\n";
     let request = gate.passes_with(lines).await;
     assert_eq!((request.get("x-forwarded-for"), request.get("x-forwarded-proto")), (Some("127.0.0.1"), Some("http")));
